@@ -1,0 +1,192 @@
+"""The control operations of the local door: what each takes and gives is said in `docs/protocol.md`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from ... import __version__
+from ...protocols.errors import AccelError, ErrorCode
+from ...protocols.sealing import cluster_id, encode_token
+from ..catalogue import Catalogue, KnownModel
+from ..config import Config
+from ..content.cid import format_cid
+from ..dispatch import JobCounters
+from ..exchanges import IncomingCall
+from ..identity_card import IdentityCard
+from ..mesh.directory import Peer
+from ..mesh.mesh import Mesh
+from ..serving.service import ServingService
+from .local import Operation
+
+
+class Operations:
+    """Shows and changes one running node."""
+
+    def __init__(
+        self,
+        config: Config,
+        card: IdentityCard,
+        cluster_key: bytes,
+        catalogue: Catalogue,
+        serving: ServingService,
+        mesh: Mesh,
+        counters: JobCounters,
+    ) -> None:
+        self._config = config
+        self._card = card
+        self._cluster_key = cluster_key
+        self._catalogue = catalogue
+        self._serving = serving
+        self._mesh = mesh
+        self._counters = counters
+        self._started = trio.current_time()
+        self.state = "ready"
+
+    def by_name(self) -> dict[str, Operation]:
+        return {
+            "status": self.status,
+            "peers": self.peers,
+            "config": self.config,
+            "model.add": self.add,
+            "model.get": self.get,
+            "model.ls": self.list_models,
+            "model.info": self.info,
+            "model.rm": self.remove,
+        }
+
+    async def status(self, call: IncomingCall) -> dict[str, Any]:  # noqa: ARG002
+        linked = [peer for peer in self._mesh.directory.peers() if peer.linked]
+        return {
+            "peer_id": self._card.node,
+            "node_name": self._card.node_name,
+            "version": __version__,
+            "state": self.state,
+            "uptime_s": trio.current_time() - self._started,
+            "addresses": list(self._mesh.addresses),
+            "cluster_id": cluster_id(self._cluster_key),
+            "token": encode_token(self._cluster_key, list(self._mesh.addresses)),
+            "data_dir": str(self._config.data_dir),
+            "socket": str(self._config.paths.socket),
+            "backends": self._serving.describe(),
+            "models": len(self._catalogue.here()),
+            "peers": len(linked),
+            "jobs": vars(self._counters).copy(),
+            "memory": self._serving.memory(),
+            "threads": self._config.threads,
+        }
+
+    async def peers(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
+        now = trio.current_time()
+        return [_peer(peer, now) for peer in self._mesh.directory.peers()]
+
+    async def config(self, call: IncomingCall) -> dict[str, Any]:  # noqa: ARG002
+        return self._config.as_dict()
+
+    async def add(self, call: IncomingCall) -> dict[str, Any]:
+        path, name = _text(call, "path"), _optional_text(call, "name")
+        began = trio.current_time()
+        stored = await self._catalogue.add(path, name, on_progress=call.progress)
+        return {
+            "cid": stored.cid,
+            "name": stored.name,
+            "size": stored.size,
+            "files": sum(1 for entry in stored.path.rglob("*") if entry.is_file()),
+            "seconds": trio.current_time() - began,
+        }
+
+    async def get(self, call: IncomingCall) -> dict[str, Any]:
+        cid = self._catalogue.resolve(_text(call, "model"))
+        return await self._catalogue.get(cid, _optional_text(call, "name"), on_progress=call.progress)
+
+    async def list_models(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
+        return [self._model(model) for model in self._catalogue.known().values()]
+
+    async def info(self, call: IncomingCall) -> dict[str, Any]:
+        cid = self._catalogue.resolve(_text(call, "model"))
+        model = self._catalogue.known().get(cid)
+        if model is None:
+            raise AccelError(ErrorCode.UNKNOWN_MODEL, f"nobody here has {format_cid(cid)}")
+        return {**self._model(model), **_files(model)}
+
+    async def remove(self, call: IncomingCall) -> dict[str, Any]:
+        return await self._catalogue.remove(_text(call, "model"))
+
+    def _model(self, model: KnownModel) -> dict[str, Any]:
+        return {
+            "cid": format_cid(model.cid),
+            "name": model.name,
+            "size": model.size,
+            "task": model.task,
+            "here": model.here is not None,
+            "nodes": self._offers(model),
+        }
+
+    def _offers(self, model: KnownModel) -> list[dict[str, Any]]:
+        """Who runs it, and how fast it was measured; a holder without a backend has an empty one."""
+        told = [(self._card.node, self._card.node_name, offer) for offer in self._serving.offers()]
+        for peer in self._mesh.directory.peers():
+            told += [(peer.peer_id, peer.name, offer) for offer in peer.offers]
+        return [
+            {
+                "node": node,
+                "node_name": name,
+                "backend": offer.backend,
+                "precision": offer.precision,
+                "warm": offer.warm,
+                "fixed_ms": offer.speed.fixed_s * 1e3 if offer.speed else None,
+                "per_kib_ms": offer.speed.per_unit_s * 1024e3 if offer.speed else None,
+                "count": offer.speed.count if offer.speed else 0,
+                "spread": offer.speed.spread if offer.speed else None,
+            }
+            for node, name, offer in told
+            if offer.cid == model.cid
+        ]
+
+
+def _peer(peer: Peer, now: float) -> dict[str, Any]:
+    return {
+        "peer_id": peer.peer_id,
+        "name": peer.name,
+        "state": peer.state,
+        "linked": peer.linked,
+        "rtt_ms": peer.rtt_s * 1e3,
+        "last_heard_s": now - peer.last_heard,
+        "addresses": list(peer.addresses),
+        "backends": [
+            {
+                "name": backend.name,
+                "device": backend.device,
+                "state": backend.state,
+                "queued": backend.queued,
+                "wait_s": backend.wait_s,
+            }
+            for backend in peer.backends
+        ],
+        "models": [
+            {"cid": format_cid(model.cid), "name": model.name, "size": model.size} for model in peer.models
+        ],
+    }
+
+
+def _files(model: KnownModel) -> dict[str, Any]:
+    if model.here is None:
+        return {"path": None, "files": []}
+    root = model.here.path
+    files = sorted(entry for entry in root.rglob("*") if entry.is_file())
+    return {
+        "path": str(root),
+        "files": [{"path": str(file.relative_to(root)), "size": file.stat().st_size} for file in files],
+    }
+
+
+def _text(call: IncomingCall, key: str) -> str:
+    value = call.arguments.get(key) if isinstance(call.arguments, dict) else None
+    if not isinstance(value, str) or not value:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{call.method} needs {key!r}")
+    return value
+
+
+def _optional_text(call: IncomingCall, key: str) -> str | None:
+    return _text(call, key) if call.arguments.get(key) is not None else None

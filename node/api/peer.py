@@ -1,0 +1,57 @@
+"""The peers' door: a request that came over a link is computed here or refused, never forwarded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import trio
+
+from ...protocols.errors import AccelError, ErrorCode
+from ...protocols.inference import Request
+from ..content.cid import parse_cid
+from ..exchanges import Incoming, IncomingCall
+from ..hold_points import hold
+from ..identity_card import IdentityCard
+from ..serving.service import ServingService
+
+
+class PeerDoor:
+    """Answers the jobs of one node's peers."""
+
+    def __init__(self, card: IdentityCard, serving: ServingService) -> None:
+        self._card = card
+        self._serving = serving
+        self.draining = False
+        self.running = 0
+
+    async def handle_request(self, incoming: Incoming) -> None:
+        request = incoming.request
+        if self.draining:
+            raise AccelError(ErrorCode.DRAINING, "this node takes no new jobs")
+        parse_cid(request.model)
+        await self._hold(request, "before-admission")
+        self.running += 1
+        try:
+            with trio.move_on_after(request.remaining_ms / 1000), self._serving.admit(request) as admission:
+                incoming.accept(admission.queue_length, admission.expected_wait_s)
+                report, payload = await self._serving.execute(
+                    admission,
+                    request,
+                    await incoming.payload(),
+                    on_progress=incoming.progress,
+                    on_chunk=incoming.chunk,
+                )
+                await self._hold(request, "before-result")
+                incoming.result({**report, **asdict(self._card)}, payload)
+                return
+        finally:
+            self.running -= 1
+        raise AccelError(ErrorCode.DEADLINE_EXCEEDED, "the job's time was up before it finished here")
+
+    async def handle_call(self, call: IncomingCall) -> Any:
+        raise AccelError(ErrorCode.UNKNOWN_METHOD, f"a peer cannot ask for {call.method!r}")
+
+    async def _hold(self, request: Request, name: str) -> None:
+        has_echo = any(state.name == "echo" for state in self._serving.backend_states())
+        await hold(request, name, allowed=has_echo)

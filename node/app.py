@@ -1,0 +1,185 @@
+"""The composition root: builds the parts of a node, connects them, and runs them in one nursery."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..protocols.sealing import decode_token, encode_token
+from .advertising import Advertiser
+from .api.local import LocalDoor, serve_socket
+from .api.operations import Operations
+from .api.peer import PeerDoor
+from .candidates import CandidateBook
+from .catalogue import Catalogue
+from .config import Config
+from .content.store import ModelStore, StoreLock
+from .dispatch import Dispatcher
+from .identity_card import IdentityCard
+from .mesh import cluster, identity
+from .mesh.mesh import Mesh, MeshSettings
+from .serving.service import ServingService, ServingSettings
+
+log = logging.getLogger(__name__)
+
+OnReady = Callable[[dict[str, Any]], None]
+
+_DRAIN_DEADLINE_S = 20.0
+_DRAIN_LOOK_EVERY_S = 0.05
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def run(config: Config, on_ready: OnReady) -> None:
+    """Runs a node until SIGTERM or SIGINT. Raises AccelError when it cannot start."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    with StoreLock(config.paths.content):
+        _log_to(config.paths.log, config.log_level)
+        try:
+            trio.run(_run_node, config, on_ready)
+        except BaseExceptionGroup as group:
+            raise _only_error(group) from None
+
+
+@dataclass
+class Node:
+    """The parts of a running node that act together."""
+
+    mesh: Mesh
+    serving: ServingService
+    catalogue: Catalogue
+    dispatcher: Dispatcher
+    advertiser: Advertiser
+    operations: Operations
+    peer_door: PeerDoor
+
+    @property
+    def running_jobs(self) -> int:
+        return self.dispatcher.counters.running + self.peer_door.running
+
+
+async def _run_node(config: Config, on_ready: OnReady) -> None:
+    key, bootstrap = _cluster_of(config)
+    own = identity.load_or_create(config.paths.identity)
+    node = _build(config, own, key, bootstrap)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.mesh.run)
+        await nursery.start(node.serving.run)
+        node.catalogue.warm_all()
+        door = LocalDoor(node.dispatcher, node.operations.by_name())
+        await nursery.start(partial(serve_socket, config.paths.socket, door))
+        nursery.start_soon(node.advertiser.run)
+        on_ready(_ready_facts(config, node, key))
+        await _until_stopped(node)
+        nursery.cancel_scope.cancel()
+
+
+def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str]) -> Node:
+    card = IdentityCard(own.peer_id, config.node_name)
+    store = ModelStore(config.paths.content)
+    changes = _Changes()
+    serving = ServingService(
+        ServingSettings(config.backends, config.threads, config.memory_bytes, config.precision),
+        model_path=lambda cid: _path_of(store, cid),
+        cache=config.paths.cache,
+        measurements_path=config.paths.measurements,
+        on_change=changes.tell,
+    )
+    peer_door = PeerDoor(card, serving)
+    mesh = Mesh(
+        MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses),
+        own,
+        key,
+        handler_for=lambda _peer_id: peer_door,
+        read_block=partial(_read_block, store),
+    )
+    catalogue = Catalogue(store, serving, mesh, changes.tell)
+    book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time)
+    dispatcher = Dispatcher(card, catalogue, serving, mesh, book)
+    advertiser = Advertiser(config.node_name, catalogue, serving, mesh)
+    changes.listener = advertiser.changed
+    operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters)
+    return Node(mesh, serving, catalogue, dispatcher, advertiser, operations, peer_door)
+
+
+class _Changes:
+    """Lets parts that are built before the advertiser tell it that something changed."""
+
+    listener: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        if self.listener is not None:
+            self.listener()
+
+
+def _path_of(store: ModelStore, cid: bytes) -> Path | None:
+    stored = store.get(cid)
+    return stored.path if stored else None
+
+
+async def _read_block(store: ModelStore, cid: bytes) -> bytes | None:
+    return await trio.to_thread.run_sync(store.read_block, cid)
+
+
+def _cluster_of(config: Config) -> tuple[bytes, list[str]]:
+    """The cluster's key and where to find it: from the token that was given, else from what is kept."""
+    if config.join is None:
+        return cluster.load_or_create(config.paths.cluster_key), list(config.peers)
+    key, addresses = decode_token(config.join)
+    cluster.save(config.paths.cluster_key, key)
+    return key, [*config.peers, *addresses]
+
+
+def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
+    return {
+        "ready": True,
+        "peer_id": node.mesh.peer_id,
+        "node_name": config.node_name,
+        "addresses": list(node.mesh.addresses),
+        "token": encode_token(key, list(node.mesh.addresses)),
+        "socket": str(config.paths.socket),
+        "data_dir": str(config.data_dir),
+    }
+
+
+async def _until_stopped(node: Node) -> None:
+    """Returns at a second signal, or when the first one's draining is over or its time is up."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        await anext(signals)
+        log.info("draining: %d jobs run", node.running_jobs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain, node, nursery.cancel_scope)
+            await anext(signals)
+            nursery.cancel_scope.cancel()
+
+
+async def _drain(node: Node, scope: trio.CancelScope) -> None:
+    """Takes no new job, says so, and lets those that run finish."""
+    node.peer_door.draining = node.dispatcher.draining = True
+    node.advertiser.state = node.operations.state = "draining"
+    with trio.move_on_after(_DRAIN_DEADLINE_S):
+        await node.advertiser.publish()
+        while node.running_jobs:
+            await trio.sleep(_DRAIN_LOOK_EVERY_S)
+    scope.cancel()
+
+
+def _log_to(path: Path, level: str) -> None:
+    logging.basicConfig(filename=path, format=_LOG_FORMAT, level=logging.WARNING, force=True)
+    logging.getLogger(__package__.partition(".")[0] if __package__ else None).setLevel(level.upper())
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A start that failed raises one error inside nested groups; a person wants that error."""
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        inner = group.exceptions[0]
+        if not isinstance(inner, BaseExceptionGroup):
+            return inner
+        group = inner
+    return group

@@ -1,0 +1,195 @@
+"""Who could run a job now: this node's offers and its peers', as facts for the ranking."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocols.advert import Offer
+from ..protocols.errors import AccelError, ErrorCode
+from .content.cid import format_cid
+from .identity_card import IdentityCard
+from .mesh.directory import Directory, Peer
+from .mesh.routing import Candidate, Prediction
+from .serving.service import ServingService
+
+#: Observed speed counts fully when fresh and half as much after this many seconds.
+_OBSERVATION_HALF_LIFE_S = 60.0
+_OBSERVATION_WEIGHT = 0.2
+_RATIO_BOUNDS = (1 / 8, 8.0)
+#: Assumed for a fetch whose sources were never measured, in bytes a second.
+_UNMEASURED_BANDWIDTH = 20e6
+
+Key = tuple[str, str, bytes]
+
+
+@dataclass
+class _Observation:
+    """How much longer than predicted jobs really took (exponentially weighted)."""
+
+    ratio: float = 1.0
+    at: float = 0.0
+
+    def now(self, clock: float) -> float:
+        return float(1.0 + (self.ratio - 1.0) * 0.5 ** ((clock - self.at) / _OBSERVATION_HALF_LIFE_S))
+
+    def add(self, ratio: float, clock: float) -> None:
+        low, high = _RATIO_BOUNDS
+        bounded = min(max(ratio, low), high)
+        current = self.now(clock)
+        self.ratio, self.at = current + _OBSERVATION_WEIGHT * (bounded - current), clock
+
+
+class CandidateBook:
+    """Turns adverts, links and this node's own state into candidates, and keeps what its own jobs taught it."""
+
+    def __init__(
+        self,
+        card: IdentityCard,
+        serving: ServingService,
+        directory: Directory,
+        model_size: Callable[[bytes], int | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._card = card
+        self._serving = serving
+        self._directory = directory
+        self._model_size = model_size
+        self._clock = clock
+        self._observed: dict[Key, _Observation] = defaultdict(_Observation)
+        self._outstanding: dict[object, tuple[str, str, float, float]] = {}
+
+    def candidates(self, cid: bytes, task: str, on: str | None) -> list[Candidate]:
+        """Everyone who could run `task` of the model `cid`, in no order; `on` leaves one node of them."""
+        found = [*self._local(cid, task), *self._remote(cid, task)]
+        return [each for each in found if on is None or self._is(each.peer_id, on)]
+
+    def check_forced(self, on: str | None) -> None:
+        """Raises AccelError unknown-peer, or bad-input when `on` means more than one node."""
+        if on is None:
+            return
+        everyone = {self._card.node, *(peer.peer_id for peer in self._directory.peers())}
+        meant = sorted(peer_id for peer_id in everyone if self._is(peer_id, on))
+        if not meant:
+            raise AccelError(
+                ErrorCode.UNKNOWN_PEER,
+                f"no node here is called {on!r}",
+                "`ipfs-accel-node peers` lists them.",
+            )
+        if len(meant) > 1:
+            raise AccelError(ErrorCode.BAD_INPUT, f"{on!r} means more than one node: {', '.join(meant)}")
+
+    def node_name(self, peer_id: str) -> str:
+        if peer_id == self._card.node:
+            return self._card.node_name
+        peer = self._directory.get(peer_id)
+        return peer.name if peer else ""
+
+    @contextmanager
+    def dispatched(self, prediction: Prediction) -> Iterator[None]:
+        """Counts a job as waiting at its node until an advert newer than this can have counted it."""
+        token = object()
+        chosen = prediction.candidate
+        compute_s = prediction.total_s - prediction.parts.get("wait", 0.0)
+        self._outstanding[token] = (chosen.peer_id, chosen.backend, compute_s, self._clock())
+        try:
+            yield
+        finally:
+            del self._outstanding[token]
+
+    def observe(self, cid: bytes, prediction: Prediction, seconds: float) -> None:
+        """Learns from a job that ran warm; a cold one says nothing of the model's speed."""
+        chosen = prediction.candidate
+        if chosen.speed is None or not chosen.warm or prediction.total_s <= 0:
+            return
+        raw_ratio = seconds / prediction.total_s * chosen.observed_ratio
+        self._observed[chosen.peer_id, chosen.backend, cid].add(raw_ratio, self._clock())
+
+    def no_candidate(self, cid: bytes, task: str, on: str | None) -> AccelError:
+        where = f" on {on!r}" if on else ""
+        return AccelError(
+            ErrorCode.NO_BACKEND,
+            f"no node{where} can run {task} of {format_cid(cid)}",
+            "A node needs both a backend that is ready and the model: see `ipfs-accel-node model ls` and `peers`.",
+        )
+
+    def _local(self, cid: bytes, task: str) -> list[Candidate]:
+        if self._model_size(cid) is None:
+            return self._after_a_fetch(cid, task)
+        waits = {state.name: state.wait_s for state in self._serving.backend_states()}
+        return [
+            self._candidate(self._card.node, offer, local=True, wait_s=waits.get(offer.backend, 0.0))
+            for offer in self._serving.offers()
+            if offer.cid == cid and offer.task == task
+        ]
+
+    def _after_a_fetch(self, cid: bytes, task: str) -> list[Candidate]:
+        """This node without the model: it can fetch it, when a peer has it and a backend is ready."""
+        holders = [(peer, info) for peer in self._live() for info in peer.models if info.cid == cid]
+        if not holders or not any(info.task == task for _, info in holders):
+            return []
+        bandwidths = [peer.bandwidth for peer, _ in holders if peer.bandwidth]
+        return [
+            self._candidate(
+                self._card.node,
+                Offer(
+                    cid=cid, backend=state.name, task=task, precision="", warm=False, load_s=0.0, speed=None
+                ),
+                local=True,
+                wait_s=state.wait_s,
+                fetch_bytes=holders[0][1].size,
+                bandwidth=sum(bandwidths) or _UNMEASURED_BANDWIDTH,
+            )
+            for state in self._serving.backend_states()
+            if state.state == "ready"
+        ]
+
+    def _remote(self, cid: bytes, task: str) -> Iterator[Candidate]:
+        for peer in self._live():
+            waits = {state.name: state.wait_s for state in peer.backends}
+            for offer in peer.offers:
+                if offer.cid == cid and offer.task == task:
+                    yield self._candidate(
+                        peer.peer_id, offer, rtt_s=peer.rtt_s, wait_s=waits.get(offer.backend, 0.0), peer=peer
+                    )
+
+    def _live(self) -> list[Peer]:
+        return [peer for peer in self._directory.peers() if peer.linked and peer.state == "ready"]
+
+    def _candidate(
+        self, peer_id: str, offer: Offer, *, local: bool = False, peer: Peer | None = None, **facts: Any
+    ) -> Candidate:
+        observation = self._observed.get((peer_id, offer.backend, offer.cid))
+        return Candidate(
+            peer_id=peer_id,
+            local=local,
+            backend=offer.backend,
+            precision=offer.precision,
+            rtt_s=facts.pop("rtt_s", 0.0),
+            wait_s=facts.pop("wait_s"),
+            dispatched_s=self._dispatched_s(peer_id, offer.backend, peer),
+            speed=offer.speed,
+            warm=offer.warm,
+            load_s=offer.load_s,
+            fetch_bytes=facts.pop("fetch_bytes", 0),
+            bandwidth=facts.pop("bandwidth", None),
+            observed_ratio=observation.now(self._clock()) if observation else 1.0,
+        )
+
+    def _dispatched_s(self, peer_id: str, backend: str, peer: Peer | None) -> float:
+        """What was sent there since its advert; this node's own queue is known exactly."""
+        if peer is None:
+            return 0.0
+        return sum(
+            seconds
+            for to, on, seconds, at in self._outstanding.values()
+            if (to, on) == (peer_id, backend) and at >= peer.advert_at
+        )
+
+    def _is(self, peer_id: str, on: str) -> bool:
+        if on == "local":
+            return peer_id == self._card.node
+        return on in (peer_id, self.node_name(peer_id)) or (len(on) >= 6 and peer_id.endswith(on))

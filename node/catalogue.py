@@ -1,0 +1,217 @@
+"""The models of the cluster as this node knows them: those here, those its peers advertise, and the way between.
+
+Every path to a model's name, its files or its fetch goes through here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import trio
+
+from ..backends.interface import BackendError
+from ..backends.loading import inspect
+from ..protocols.errors import AccelError, ErrorCode
+from .content.cid import format_cid, parse_cid
+from .content.fetch import fetch_model
+from .content.store import ModelStore, StoredModel
+from .mesh.mesh import Mesh
+from .serving.service import ServingService
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int, str], None]
+_MIN_PREFIX = 8
+_PROGRESS_EVERY_S = 0.1
+
+
+@dataclass
+class KnownModel:
+    """A model somebody here has: its names, its size in bytes, its task, and who holds it."""
+
+    cid: bytes
+    names: set[str] = field(default_factory=set)
+    size: int = 0
+    task: str = ""
+    here: StoredModel | None = None
+    holders: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return min(self.names, default="")
+
+
+class Catalogue:
+    """Names, adds, fetches, lists and removes models. One of it a node."""
+
+    def __init__(
+        self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._serving = serving
+        self._mesh = mesh
+        self._on_change = on_change
+        self._tasks: dict[bytes, str] = {}
+
+    def known(self) -> dict[bytes, KnownModel]:
+        """Every model of the cluster by binary CID; those here first, the most recently used first."""
+        found: dict[bytes, KnownModel] = {}
+        for stored in self.here():
+            found[stored.cid_bytes] = KnownModel(
+                stored.cid_bytes, _names(stored.name), stored.size, self.task_of(stored), stored
+            )
+        for peer in self._mesh.directory.peers():
+            for info in peer.models:
+                model = found.setdefault(info.cid, KnownModel(info.cid, size=info.size, task=info.task))
+                model.names |= _names(info.name)
+                model.holders.add(peer.peer_id)
+        return found
+
+    def here(self) -> list[StoredModel]:
+        return sorted(self._store.models(), key=lambda model: model.last_used, reverse=True)
+
+    def size(self, cid: bytes) -> int | None:
+        """Bytes of a model that is here, None for one that is not."""
+        stored = self._store.get(cid)
+        return stored.size if stored else None
+
+    def resolve(self, text: str) -> bytes:
+        """The binary CID of a name, a CID, or a prefix of one of at least eight characters.
+
+        Raises:
+            AccelError: unknown-model, or ambiguous-model with every CID that is meant.
+        """
+        known = self.known()
+        named = [cid for cid, model in known.items() if text in model.names]
+        matches = named or [
+            cid for cid in known if len(text) >= _MIN_PREFIX and format_cid(cid).startswith(text)
+        ]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = ", ".join(format_cid(cid) for cid in matches)
+            raise AccelError(ErrorCode.AMBIGUOUS_MODEL, f"{text!r} means {listed}", "Say one of these CIDs.")
+        return self._unheard_of(text, known)
+
+    def task_of(self, stored: StoredModel) -> str:
+        """The task a stored folder is for; empty when it is not a model this version can run."""
+        if stored.cid_bytes not in self._tasks:
+            try:
+                self._tasks[stored.cid_bytes] = inspect(stored.path).task
+            except BackendError as error:
+                log.warning("%s cannot be run: %s", stored.name or stored.cid, error)
+                self._tasks[stored.cid_bytes] = ""
+        return self._tasks[stored.cid_bytes]
+
+    async def add(self, path: str, name: str | None, *, on_progress: OnProgress) -> StoredModel:
+        """Imports a folder and begins to load and measure it. Raises AccelError."""
+        report = _from_thread(on_progress)
+        stored = await trio.to_thread.run_sync(
+            partial(self._store.add, Path(path), name=name, progress=report), abandon_on_cancel=False
+        )
+        self._arrived(stored)
+        return stored
+
+    async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
+        """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
+        model = self.known().get(cid) or KnownModel(cid)
+        if model.here:
+            return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
+        report = await fetch_model(
+            self._store,
+            cid,
+            self._mesh.block_sources(model.holders or self._linked()),
+            name=name or model.name or None,
+            progress=lambda state, done, total: on_progress(state, done, total, ""),
+        )
+        stored = self._store.get(cid)
+        if stored is None:
+            raise AccelError(ErrorCode.CONTENT_NOT_FOUND, f"{format_cid(cid)} went away while it was fetched")
+        self._arrived(stored)
+        return {
+            "already": False,
+            "seconds": report.seconds,
+            "by_source": dict(report.by_source),
+            **_described(stored),
+        }
+
+    async def ensure_here(self, cid: bytes, *, on_progress: OnProgress) -> None:
+        """Fetches the model when it is not here; a job of this node's own owner may do that."""
+        if self._store.get(cid) is None:
+            await self.get(cid, None, on_progress=on_progress)
+        self._store.touch(cid)
+
+    async def remove(self, text: str) -> dict[str, Any]:
+        stored = self.require_here(text)
+        await self._serving.unload(stored.cid_bytes)
+        await trio.to_thread.run_sync(self._store.remove, stored.cid_bytes)
+        self._tasks.pop(stored.cid_bytes, None)
+        self._on_change()
+        return {"cid": stored.cid, "name": stored.name, "freed": stored.size}
+
+    def require_here(self, text: str) -> StoredModel:
+        cid = self.resolve(text)
+        stored = self._store.get(cid)
+        if stored is None:
+            raise AccelError(
+                ErrorCode.MODEL_NOT_HERE,
+                f"{text} is known but not on this node",
+                f"Fetch it: ipfs-accel-node model get {text}",
+            )
+        return stored
+
+    def warm_all(self) -> None:
+        """Begins to load what is here and can be run, the most recently used first."""
+        for stored in self.here():
+            if task := self.task_of(stored):
+                self._serving.want(stored.cid_bytes, task)
+
+    def _arrived(self, stored: StoredModel) -> None:
+        if task := self.task_of(stored):
+            self._serving.want(stored.cid_bytes, task)
+        self._on_change()
+
+    def _linked(self) -> Iterable[str]:
+        return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]
+
+    def _unheard_of(self, text: str, known: dict[bytes, KnownModel]) -> bytes:
+        try:
+            return parse_cid(text)
+        except AccelError:
+            names = sorted({name for model in known.values() for name in model.names})
+            there_are = f"Known here: {', '.join(names)}." if names else "No model is known here yet."
+            raise AccelError(
+                ErrorCode.UNKNOWN_MODEL,
+                f"{text!r} is no model's name, CID or prefix of one",
+                f"{there_are} Add one: ipfs-accel-node model add FOLDER --name NAME",
+            ) from None
+
+
+def _names(name: str | None) -> set[str]:
+    return {name} if name else set()
+
+
+def _described(stored: StoredModel) -> dict[str, Any]:
+    return {"cid": stored.cid, "name": stored.name, "size": stored.size}
+
+
+def _from_thread(on_progress: OnProgress) -> Callable[[str, int, int], None]:
+    """Carries progress from a worker thread to the event loop, seldom enough not to burden it."""
+    token = trio.lowlevel.current_trio_token()
+    last = 0.0
+    last_state = ""
+
+    def report(state: str, done: int, total: int) -> None:
+        nonlocal last, last_state
+        now = monotonic()
+        if state != last_state or done >= total or now - last >= _PROGRESS_EVERY_S:
+            last, last_state = now, state
+            token.run_sync_soon(on_progress, state, done, total, "")
+
+    return report

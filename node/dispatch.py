@@ -1,0 +1,298 @@
+"""A job's way to the node that will finish it first, and on to the next one when that fails.
+
+    resolve the model ─► rank every candidate ─► attempt at the best ─► result
+                              ▲                        │ refused, failed, silent, lost
+                              └────────────────────────┘
+
+One deadline holds for all of it. A candidate is tried once a round, there are `MAX_ROUNDS` rounds, and exactly
+one terminal answer reaches the caller, though computing may happen twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import trio
+
+from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.inference import Request
+from ..protocols.inference_session import (
+    AcceptedReceived,
+    ChunkReceived,
+    FailedReceived,
+    ProgressReceived,
+    RefusedReceived,
+    ResultReceived,
+)
+from .candidates import CandidateBook
+from .catalogue import Catalogue
+from .channel import Answer, Exchange, Incoming
+from .content.cid import format_cid
+from .identity_card import IdentityCard
+from .mesh.mesh import Mesh
+from .mesh.routing import Prediction, rank
+from .serving.service import ServingService
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS = 3
+_ROUND_PAUSE_S = 0.3
+#: What a peer may take to accept or refuse, beyond ten of its round trips.
+_ACCEPT_GRACE_S = 2.0
+#: Worth trying again there a little later: the worker restarts, the queue empties, the link comes back.
+_PASSES = frozenset({ErrorCode.WORKER_DIED, ErrorCode.BUSY, ErrorCode.PEER_LOST, ErrorCode.PEER_SILENT})
+
+Outcome = tuple[dict[str, Any], bytes]
+
+
+@dataclass(eq=False)
+class Job:
+    """One request on its way: what was tried, what came of it, how long is left."""
+
+    incoming: Incoming
+    cid: bytes
+    payload: bytes
+    started: float
+    deadline: float
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[tuple[str, str], AccelError] = field(default_factory=dict)
+    route: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Request:
+        return self.incoming.request
+
+    @property
+    def units(self) -> float:
+        return float(self.request.work.get("bytes", 0))
+
+    def remaining_s(self) -> float:
+        return self.deadline - trio.current_time()
+
+    def next_request(self, backend: str) -> Request:
+        """What the node that computes is asked: the exact CID, one backend, and the time that is left."""
+        return replace(
+            self.request,
+            attempt=len(self.attempts),
+            model=format_cid(self.cid),
+            options={"backend": backend},
+            remaining_ms=max(1, int(self.remaining_s() * 1000)),
+        )
+
+
+@dataclass
+class JobCounters:
+    """What is in flight returns to zero however jobs end."""
+
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        self.running += 1
+        try:
+            yield
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        except BaseException:
+            self.failed += 1
+            raise
+        else:
+            self.completed += 1
+        finally:
+            self.running -= 1
+
+
+class Dispatcher:
+    """Runs the jobs that are submitted at this node, here or at a peer."""
+
+    def __init__(
+        self,
+        card: IdentityCard,
+        catalogue: Catalogue,
+        serving: ServingService,
+        mesh: Mesh,
+        book: CandidateBook,
+    ) -> None:
+        self._card = card
+        self._catalogue = catalogue
+        self._serving = serving
+        self._mesh = mesh
+        self._book = book
+        self._rng = random.Random()  # noqa: S311 — spreads load, keeps no secret
+        self.counters = JobCounters()
+        self.draining = False
+
+    async def run(self, incoming: Incoming) -> None:
+        """Answers `incoming` with its result, or raises the AccelError that becomes its answer."""
+        if self.draining:
+            raise AccelError(ErrorCode.DRAINING, "this node is stopping and takes no new jobs")
+        with self.counters.counted():
+            started = trio.current_time()
+            deadline = started + incoming.request.remaining_ms / 1000
+            cid = self._catalogue.resolve(incoming.request.model)
+            self._book.check_forced(incoming.request.options.get("on"))
+            incoming.accept(0, 0.0)
+            with trio.move_on_at(deadline):
+                job = Job(incoming, cid, await incoming.payload(), started, deadline)
+                report, payload = await self._try_all(job)
+                incoming.result(self._complete(job, report), payload)
+                return
+            raise AccelError(
+                ErrorCode.DEADLINE_EXCEEDED,
+                f"the job did not finish within {incoming.request.remaining_ms / 1000:g} s",
+                "Give it more time (--timeout) or look at `ipfs-accel-node peers`.",
+            )
+
+    async def _try_all(self, job: Job) -> Outcome:
+        for round_number in range(MAX_ROUNDS):
+            if round_number:
+                await trio.sleep(_ROUND_PAUSE_S * 2**round_number)
+                self._allow_again(job)
+            while predictions := self._rank(job):
+                try:
+                    return await self._attempt(job, predictions[0])
+                except AccelError as error:
+                    if not error.worth_another_node:
+                        raise
+                    log.info("job %s goes elsewhere: %s", job.request.job_id.hex(), error)
+            if not any(error.code in _PASSES for error in job.failures.values()):
+                break
+        raise self._nothing_left(job)
+
+    def _rank(self, job: Job) -> list[Prediction]:
+        candidates = [
+            candidate
+            for candidate in self._book.candidates(job.cid, job.request.task, job.request.options.get("on"))
+            if (candidate.peer_id, candidate.backend) not in job.failures
+        ]
+        predictions = rank(job.units, candidates, rng=self._rng)
+        if predictions and not job.route:
+            job.route = self._explain(predictions)
+        return predictions
+
+    async def _attempt(self, job: Job, prediction: Prediction) -> Outcome:
+        chosen = prediction.candidate
+        began = trio.current_time()
+        try:
+            with self._book.dispatched(prediction):
+                outcome = await (self._here if chosen.local else self._at_peer)(job, prediction)
+        except AccelError as error:
+            job.failures[chosen.peer_id, chosen.backend] = error
+            self._record(job, prediction, error.code, began)
+            raise
+        self._book.observe(job.cid, prediction, trio.current_time() - began)
+        self._record(job, prediction, "ok", began)
+        return outcome
+
+    async def _here(self, job: Job, prediction: Prediction) -> Outcome:
+        await self._catalogue.ensure_here(job.cid, on_progress=job.incoming.progress)
+        request = job.next_request(prediction.candidate.backend)
+        with self._serving.admit(request) as admission:
+            return await self._serving.execute(
+                admission,
+                request,
+                job.payload,
+                on_progress=job.incoming.progress,
+                on_chunk=job.incoming.chunk,
+            )
+
+    async def _at_peer(self, job: Job, prediction: Prediction) -> Outcome:
+        link = self._mesh.link(prediction.candidate.peer_id)
+        if link is None:
+            raise AccelError(ErrorCode.PEER_LOST, "the peer is not connected any more")
+        request = job.next_request(prediction.candidate.backend)
+        async with link.channel.request(request, job.payload) as exchange:
+            first = await _first_answer(exchange, _ACCEPT_GRACE_S + 10 * prediction.candidate.rtt_s)
+            outcome = await self._follow(job, first)
+            while outcome is None:
+                outcome = await self._follow(job, await anext(exchange))
+            return outcome
+
+    async def _follow(self, job: Job, event: Answer) -> Outcome | None:
+        match event:
+            case ResultReceived(_, report, payload):
+                return report, payload
+            case RefusedReceived(_, code, message, hint) | FailedReceived(_, code, message, hint):
+                raise AccelError(code, message, hint)
+            case ProgressReceived(_, state, done, total, note):
+                job.incoming.progress(state, done, total, note)
+            case ChunkReceived(_, offset, token_ids, text):
+                await job.incoming.chunk(offset, token_ids, text)
+            case AcceptedReceived():
+                pass
+        return None
+
+    def _allow_again(self, job: Job) -> None:
+        job.failures = {key: error for key, error in job.failures.items() if error.code not in _PASSES}
+
+    def _record(self, job: Job, prediction: Prediction, outcome: str, began: float) -> None:
+        chosen = prediction.candidate
+        job.attempts.append(
+            {
+                "node": chosen.peer_id,
+                "node_name": self._book.node_name(chosen.peer_id),
+                "backend": chosen.backend,
+                "outcome": str(outcome),
+                "seconds": trio.current_time() - began,
+            }
+        )
+
+    def _explain(self, predictions: list[Prediction]) -> dict[str, Any]:
+        return {
+            "reason": predictions[0].reason,
+            "candidates": [
+                {
+                    "node": prediction.candidate.peer_id,
+                    "node_name": self._book.node_name(prediction.candidate.peer_id),
+                    "local": prediction.candidate.local,
+                    "backend": prediction.candidate.backend,
+                    "predicted_s": prediction.total_s,
+                    "parts": dict(prediction.parts),
+                    "reason": prediction.reason,
+                    "measured": prediction.candidate.speed is not None,
+                }
+                for prediction in predictions
+            ],
+        }
+
+    def _complete(self, job: Job, report: dict[str, Any]) -> dict[str, Any]:
+        if "node" not in report:
+            report = {**report, **asdict(self._card)}
+        return {
+            **report,
+            "job_id": job.request.job_id.hex(),
+            "model": format_cid(job.cid),
+            "local": report["node"] == self._card.node,
+            "attempts": job.attempts,
+            "route": job.route,
+            "total_s": trio.current_time() - job.started,
+        }
+
+    def _nothing_left(self, job: Job) -> AccelError:
+        if not job.attempts:
+            return self._book.no_candidate(job.cid, job.request.task, job.request.options.get("on"))
+        if len(job.failures) == 1:
+            return next(iter(job.failures.values()))
+        tried = "; ".join(
+            f"{each['node_name']} {each['backend']}: {each['outcome']}" for each in job.attempts
+        )
+        return AccelError(
+            job.attempts[-1]["outcome"],
+            f"every candidate failed ({tried})",
+            "`ipfs-accel-node peers` shows who is there; the nodes' logs say more.",
+        )
+
+
+async def _first_answer(exchange: Exchange, seconds: float) -> Answer:
+    with trio.move_on_after(seconds):
+        return await anext(exchange)
+    raise AccelError(ErrorCode.PEER_SILENT, f"the peer neither accepted nor refused within {seconds:.1f} s")
