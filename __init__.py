@@ -1,9 +1,9 @@
 """A peer-to-peer inference node over IPFS and libp2p.
 
-    from ipfs_accel_node import Client
+from ipfs_accel_node import Client
 
-    with Client() as client:
-        vectors = client.embed("all-minilm-l6-v2", ["a cat", "a kitten"])
+with Client() as client:
+    vectors = client.embed("all-minilm-l6-v2", ["a cat", "a kitten"])
 """
 
 from __future__ import annotations

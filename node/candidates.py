@@ -135,9 +135,7 @@ class CandidateBook:
         return [
             self._candidate(
                 self._card.node,
-                Offer(
-                    cid=cid, backend=state.name, task=task, precision="", warm=False, load_s=0.0, speed=None
-                ),
+                Offer(cid=cid, backend=state.name, task=task, precision="", warm=False, load_s=0.0, speed=None),
                 local=True,
                 wait_s=state.wait_s,
                 fetch_bytes=holders[0][1].size,

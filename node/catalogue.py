@@ -18,8 +18,9 @@ import trio
 from ..backends.interface import BackendError
 from ..backends.loading import inspect
 from ..protocols.errors import AccelError, ErrorCode
-from .content.cid import format_cid, parse_cid
-from .content.fetch import fetch_model
+from .content import names
+from .content.cid import format_cid
+from .content.fetch import Fetcher
 from .content.store import ModelStore, StoredModel
 from .mesh.mesh import Mesh
 from .serving.service import ServingService
@@ -27,7 +28,6 @@ from .serving.service import ServingService
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]
-_MIN_PREFIX = 8
 _PROGRESS_EVERY_S = 0.1
 
 
@@ -50,12 +50,11 @@ class KnownModel:
 class Catalogue:
     """Names, adds, fetches, lists and removes models. One of it a node."""
 
-    def __init__(
-        self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]) -> None:
         self._store = store
         self._serving = serving
         self._mesh = mesh
+        self._fetcher = Fetcher(store)
         self._on_change = on_change
         self._tasks: dict[bytes, str] = {}
 
@@ -87,17 +86,7 @@ class Catalogue:
         Raises:
             AccelError: unknown-model, or ambiguous-model with every CID that is meant.
         """
-        known = self.known()
-        named = [cid for cid, model in known.items() if text in model.names]
-        matches = named or [
-            cid for cid in known if len(text) >= _MIN_PREFIX and format_cid(cid).startswith(text)
-        ]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            listed = ", ".join(format_cid(cid) for cid in matches)
-            raise AccelError(ErrorCode.AMBIGUOUS_MODEL, f"{text!r} means {listed}", "Say one of these CIDs.")
-        return self._unheard_of(text, known)
+        return names.resolve(text, {cid: model.names for cid, model in self.known().items()})
 
     def task_of(self, stored: StoredModel) -> str:
         """The task a stored folder is for; empty when it is not a model this version can run."""
@@ -123,13 +112,17 @@ class Catalogue:
         model = self.known().get(cid) or KnownModel(cid)
         if model.here:
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        report = await fetch_model(
-            self._store,
-            cid,
-            self._mesh.block_sources(model.holders or self._linked()),
-            name=name or model.name or None,
-            progress=lambda state, done, total: on_progress(state, done, total, ""),
-        )
+        sources = self._mesh.block_sources(model.holders or self._linked())
+        try:
+            report = await self._fetcher.fetch(
+                cid,
+                sources,
+                name=name or model.name or None,
+                progress=lambda state, done, total: on_progress(state, done, total, ""),
+            )
+        finally:
+            for source in sources:
+                await source.aclose()
         stored = self._store.get(cid)
         if stored is None:
             raise AccelError(ErrorCode.CONTENT_NOT_FOUND, f"{format_cid(cid)} went away while it was fetched")
@@ -179,18 +172,6 @@ class Catalogue:
 
     def _linked(self) -> Iterable[str]:
         return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]
-
-    def _unheard_of(self, text: str, known: dict[bytes, KnownModel]) -> bytes:
-        try:
-            return parse_cid(text)
-        except AccelError:
-            names = sorted({name for model in known.values() for name in model.names})
-            there_are = f"Known here: {', '.join(names)}." if names else "No model is known here yet."
-            raise AccelError(
-                ErrorCode.UNKNOWN_MODEL,
-                f"{text!r} is no model's name, CID or prefix of one",
-                f"{there_are} Add one: ipfs-accel-node model add FOLDER --name NAME",
-            ) from None
 
 
 def _names(name: str | None) -> set[str]:

@@ -112,9 +112,7 @@ class Channel:
         self._check_open()
         return self._open_exchange(self.session.request(request, payload))
 
-    async def call(
-        self, method: str, arguments: Any, *, timeout: float, on_progress: OnProgress | None = None
-    ) -> Any:
+    async def call(self, method: str, arguments: Any, *, timeout: float, on_progress: OnProgress | None = None) -> Any:
         """The answer of a control operation.
 
         Raises:

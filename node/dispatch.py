@@ -282,9 +282,7 @@ class Dispatcher:
             return self._book.no_candidate(job.cid, job.request.task, job.request.options.get("on"))
         if len(job.failures) == 1:
             return next(iter(job.failures.values()))
-        tried = "; ".join(
-            f"{each['node_name']} {each['backend']}: {each['outcome']}" for each in job.attempts
-        )
+        tried = "; ".join(f"{each['node_name']} {each['backend']}: {each['outcome']}" for each in job.attempts)
         return AccelError(
             job.attempts[-1]["outcome"],
             f"every candidate failed ({tried})",

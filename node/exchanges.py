@@ -24,9 +24,7 @@ _MAX_WAITING_EVENTS = 20_000
 #: Output waiting in the session beyond which `Incoming.chunk` waits for the peer to read.
 _MAX_QUEUED_BYTES = 1 << 20
 
-Answer = (
-    AcceptedReceived | RefusedReceived | ProgressReceived | ChunkReceived | ResultReceived | FailedReceived
-)
+Answer = AcceptedReceived | RefusedReceived | ProgressReceived | ChunkReceived | ResultReceived | FailedReceived
 TERMINAL = (RefusedReceived, FailedReceived, ResultReceived)
 
 
@@ -96,9 +94,7 @@ class Exchange:
 class Incoming:
     """A request of the other side. The task that handles it is cancelled when its peer cancels or leaves."""
 
-    def __init__(
-        self, channel: Conversation, request_id: int, request: Request, payload: bytes | None
-    ) -> None:
+    def __init__(self, channel: Conversation, request_id: int, request: Request, payload: bytes | None) -> None:
         self.request = request
         self.accepted = False
         self.ended = False

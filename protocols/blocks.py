@@ -93,6 +93,11 @@ class BlockAsker:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def in_block(self) -> bool:
+        """Whether part of a block, or of its frame, has come and the rest has not."""
+        return self._block is not None or bool(self._head)
+
     def want(self, cids: Sequence[bytes]) -> bytes:
         self._waiting.extend(cids)
         return b"".join(encode(_WANT, 0, list(cids[at : at + MAX_WANT])) for at in range(0, len(cids), MAX_WANT))

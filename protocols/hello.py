@@ -44,7 +44,7 @@ class HelloFacts:
     version_max: int = VERSION
 
 
-class HelloRefused(AccelError):
+class HelloRefused(AccelError):  # noqa: N818
     """One of the two sides does not want this link; the code says why."""
 
 

@@ -23,7 +23,7 @@ from .errors import AccelError, ErrorCode, ProtocolError
 KEY_SIZE: Final = 32
 #: Bytes that sealing adds to a body.
 OVERHEAD: Final = 12 + 16 + 64 + 32
-TOKEN_PREFIX: Final = "ian1"
+TOKEN_PREFIX: Final = "ian1"  # noqa: S105
 _MAX_TOKEN_ADDRESSES: Final = 8
 _MAX_TOKEN: Final = 4096
 _CONTEXT: Final = b"ipfs-accel-node advert 1\0"

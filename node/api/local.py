@@ -59,9 +59,7 @@ async def serve_socket(
     clients = trio.CapacityLimiter(_MAX_CLIENTS)
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(
-                partial(trio.serve_listeners, partial(_serve_client, door, clients), [listener])
-            )
+            await nursery.start(partial(trio.serve_listeners, partial(_serve_client, door, clients), [listener]))
             task_status.started()
     finally:
         with suppress(OSError):

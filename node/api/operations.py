@@ -164,9 +164,7 @@ def _peer(peer: Peer, now: float) -> dict[str, Any]:
             }
             for backend in peer.backends
         ],
-        "models": [
-            {"cid": format_cid(model.cid), "name": model.name, "size": model.size} for model in peer.models
-        ],
+        "models": [{"cid": format_cid(model.cid), "name": model.name, "size": model.size} for model in peer.models],
     }
 
 

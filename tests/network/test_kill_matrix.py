@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node import Client
 
 STAGES = ["before-admission", "load", "compute", "before-result"]
@@ -23,9 +22,7 @@ def write_echo_model(folder: Path, **settings) -> Path:
 
 
 def worker_of(node: NodeProcess) -> psutil.Process:
-    (worker,) = [
-        child for child in psutil.Process(node.pid).children() if "worker_main" in " ".join(child.cmdline())
-    ]
+    (worker,) = [child for child in psutil.Process(node.pid).children() if "worker_main" in " ".join(child.cmdline())]
     return worker
 
 

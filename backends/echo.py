@@ -1,0 +1,85 @@
+"""A backend that gives back what it gets: for trying a cluster and for tests. It is never chosen by itself.
+
+A model of it is a folder with a `config.json`:
+
+    {"model_type": "echo", "echo": {"work_ms": 5, "load_hold": "/a/folder"}}
+
+`work_ms` is how long a job takes. A job that asks for `hold` waits until `<hold_dir>/<hold>.go` appears, having
+written `<hold>.held`, so that a test can act at an exact stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .interface import BackendError, DeviceInfo, LoadOptions, Output, never_cancelled
+
+_LONGEST_HOLD_S = 60.0
+_LOOK_EVERY_S = 0.005
+
+
+class EchoModel:
+    """Answers `{"echo": inputs}` after `work_ms`."""
+
+    task = "echo"
+    precision = "none"
+    memory_bytes = 0
+
+    def __init__(self, work_ms: float) -> None:
+        self._work_ms = work_ms
+        self.details: dict[str, Any] = {"implementation": "echo", "device": "none", "library": "echo"}
+
+    def run(self, inputs: Any, params: dict[str, Any], *, cancelled: Callable[[], bool] = never_cancelled) -> Output:
+        began = time.perf_counter()
+        if params.get("hold") == "compute":
+            hold("compute", Path(str(params.get("hold_dir", "."))), cancelled)
+        _wait(time.monotonic() + float(params.get("work_ms", self._work_ms)) / 1000, cancelled)
+        return Output(
+            {"echo": inputs, "process": os.getpid()},
+            {"preprocess_s": 0.0, "compute_s": time.perf_counter() - began, "postprocess_s": 0.0},
+        )
+
+    def sample(self, units: int) -> Any:
+        return "x" * units
+
+    def close(self) -> None:
+        pass
+
+
+class EchoBackend:
+    name = "echo"
+
+    def probe(self) -> DeviceInfo:
+        return DeviceInfo(self.name, "none", 0, "echo", ("none",), ("echo",))
+
+    def load(self, folder: Path, options: LoadOptions) -> EchoModel:
+        settings = json.loads((folder / "config.json").read_text()).get("echo", {})
+        options.progress("loading", 0, 1)
+        if load_hold := settings.get("load_hold"):
+            hold("load", Path(load_hold), never_cancelled)
+        return EchoModel(float(settings.get("work_ms", 0)))
+
+
+def hold(name: str, folder: Path, cancelled: Callable[[], bool]) -> None:
+    """Waits, at most a minute, until `<name>.go` appears in `folder`."""
+    (folder / f"{name}.held").touch()
+    end = time.monotonic() + _LONGEST_HOLD_S
+    while not (folder / f"{name}.go").exists() and time.monotonic() < end:
+        _check(cancelled)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _wait(until: float, cancelled: Callable[[], bool]) -> None:
+    while (left := until - time.monotonic()) > 0:
+        _check(cancelled)
+        time.sleep(min(left, 0.02))
+
+
+def _check(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise BackendError("cancelled", "the job was cancelled")

@@ -1,0 +1,111 @@
+"""The contract that every backend keeps. An in-process library: it knows nothing of nodes, peers or jobs.
+
+backend = registry.create("openvino")
+model = backend.load(folder, LoadOptions(cache=…))
+output = model.run(["a cat"], {})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+#: (state, done, total), such as ("converting", 0, 1).
+OnProgress = Callable[[str, int, int], None]
+
+
+def no_progress(state: str, done: int, total: int) -> None:
+    """For callers that do not watch."""
+
+
+def never_cancelled() -> bool:
+    return False
+
+
+class BackendError(Exception):
+    """Loading or computing failed in a way that has a name.
+
+    Attributes:
+        code: one of unsupported-task, not-a-model, unsafe-model, bad-input, too-large, out-of-memory,
+            conversion-failed, backend-missing, cancelled.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} [{code}]" + (f" {hint}" if hint else ""))
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a backend computes on, and the tasks it runs, said only after it computed something there.
+
+    `memory_bytes` is the device's.
+    """
+
+    backend: str
+    device: str
+    memory_bytes: int
+    library: str
+    precisions: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load: `precision` f32 or one the device names; `threads` to compute with; `cache` for converted forms.
+
+    `key` names the folder's content, so that a converted form is found again.
+    """
+
+    cache: Path
+    key: str
+    precision: str = "f32"
+    threads: int = 1
+    progress: OnProgress = no_progress
+
+
+@dataclass
+class Output:
+    """A result and what it took: `timings` in seconds (preprocess_s, compute_s, postprocess_s), `counts` of things."""
+
+    value: Any
+    timings: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class LoadedModel(Protocol):
+    """A model in memory. `run` may be called from one thread at a time."""
+
+    task: str
+    precision: str
+    memory_bytes: int
+    #: implementation, library versions, device, and how the folder was understood.
+    details: dict[str, Any]
+
+    def run(self, inputs: Any, params: dict[str, Any], *, cancelled: Callable[[], bool] = never_cancelled) -> Output:
+        """Raises BackendError bad-input for inputs or params that do not fit, cancelled when told to stop."""
+        ...
+
+    def sample(self, units: int) -> Any:
+        """Inputs for measuring, of about `units` units of work (bytes of text)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A way to compute."""
+
+    name: str
+
+    def probe(self) -> DeviceInfo:
+        """Computes something, checks the answer, and says on what. Raises BackendError backend-missing."""
+        ...
+
+    def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        """Raises BackendError."""
+        ...

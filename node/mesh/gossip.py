@@ -1,0 +1,109 @@
+"""Adverts over GossipSub: sealed for the cluster, signed by the node they speak for."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+from ...protocols import advert as adverts
+from ...protocols.advert import Advert
+from ...protocols.errors import ProtocolError
+from ...protocols.sealing import cluster_id, open_sealed, peer_id_of, seal
+from .host import Host
+from .identity import Identity
+
+log = logging.getLogger(__name__)
+
+_MAX_MESSAGE: Final = 8192
+_READ_PAUSE_S: Final = 0.1
+
+
+class Gossip:
+    """Publishes this node's adverts and hands on those of its peers."""
+
+    def __init__(
+        self, host: Host, identity: Identity, cluster_key: bytes, on_advert: Callable[[str, Advert], None]
+    ) -> None:
+        self._host = host
+        self._identity = identity
+        self._key = cluster_key
+        self._on_advert = on_advert
+        self._topic = adverts.TOPIC_PREFIX + cluster_id(cluster_key)
+        self._pubsub: Any = None
+        #: The newest advert of this node, sealed; a peer that has just linked is given it directly.
+        self.latest = b""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from libp2p.tools.async_service import background_trio_service
+
+            self._pubsub, router = _pubsub(self._host.libp2p)
+        async with background_trio_service(self._pubsub), background_trio_service(router):
+            await self._pubsub.wait_until_ready()
+            self._pubsub.set_topic_validator(self._topic, self._is_sound, False)
+            subscription = await self._pubsub.subscribe(self._topic)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_all, subscription)
+                yield
+                nursery.cancel_scope.cancel()
+
+    async def publish(self, advert: Advert) -> None:
+        """Sends an advert to everyone; what does not reach a peer is made up for over its link."""
+        body = adverts.encode(advert)
+        self.latest = seal(body, cluster_key=self._key, signing_key=self._identity.seed)
+        if self._pubsub is not None:
+            try:
+                with trio.move_on_after(2.0):
+                    await self._pubsub.publish(self._topic, self.latest)
+            except Exception as error:
+                log.info("an advert was not published: %r", error)
+
+    def take(self, data: bytes) -> str:
+        """Takes a sealed advert however it came and gives the peer id it speaks for. Raises ProtocolError."""
+        public_key, body = open_sealed(data, cluster_key=self._key)
+        peer_id = peer_id_of(public_key)
+        if peer_id != self._identity.peer_id:
+            self._on_advert(peer_id, adverts.decode(body))
+        return peer_id
+
+    def _is_sound(self, _forwarder: Any, message: Any) -> bool:
+        """Whether a message may be passed on: it is of a member, and of the one that the topic says."""
+        if len(message.data) > _MAX_MESSAGE:
+            return False
+        try:
+            public_key, _ = open_sealed(message.data, cluster_key=self._key)
+        except ProtocolError:
+            return False
+        from libp2p.peer.id import ID
+
+        return peer_id_of(public_key) == str(ID(message.from_id))
+
+    async def _read_all(self, subscription: Any) -> None:
+        while True:
+            try:
+                message = await subscription.get()
+                self.take(message.data)
+            except ProtocolError as error:
+                log.info("an advert was dropped: %s", error)
+            except Exception as error:
+                log.warning("reading adverts: %r", error)
+                await trio.sleep(_READ_PAUSE_S)
+
+
+def _pubsub(host: Any) -> tuple[Any, Any]:
+    from libp2p.pubsub.gossipsub import PROTOCOL_ID, GossipSub
+    from libp2p.pubsub.pubsub import Pubsub
+
+    router = GossipSub(protocols=[PROTOCOL_ID], degree=6, degree_low=4, degree_high=12, heartbeat_interval=1)
+    pubsub = Pubsub(host, router)
+    # It starts at whole seconds, so that whatever a restarted node says first is taken for old.
+    pubsub.counter = time.time_ns()
+    return pubsub, router
