@@ -31,8 +31,8 @@ from ..protocols.inference_session import (
 )
 from .candidates import CandidateBook
 from .catalogue import Catalogue
-from .channel import Answer, Exchange, Incoming
 from .content.cid import format_cid
+from .exchanges import Answer, Exchange, Incoming
 from .identity_card import IdentityCard
 from .mesh.mesh import Mesh
 from .mesh.routing import Prediction, rank

@@ -172,7 +172,8 @@ pip_with_progress() {
         if ((SECONDS >= next)); then
             next=$((SECONDS + 10))
             last="$(grep -aE '^ *(Collecting|Downloading|Processing|Building|Installing)' "$LOG" | tail -1)"
-            say "  $((SECONDS - began)) s  $(cut -c1-100 <<<"$last" | sed 's/^ *//')"
+            last="$(sed -E 's/^ *//; s/^(Installing collected packages).*/\1/; s/ \(from .*//' <<<"$last" | cut -c1-90)"
+            say "  $((SECONDS - began)) s  $last"
         fi
     done
     trap - INT TERM
@@ -209,6 +210,11 @@ install_all() {
 }
 
 run_checks() {
+    local packages
+    # libp2p brings trio-typing, whose old stubs hide trio's own types from mypy unless trio is found first.
+    packages="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    mkdir -p "$VENV/mypy-path"
+    ln -sfn "$packages/trio" "$VENV/mypy-path/trio"
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
     "$VENV/bin/mypy"

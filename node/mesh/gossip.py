@@ -43,7 +43,7 @@ class Gossip:
     async def running(self) -> AsyncIterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from libp2p.tools.async_service import background_trio_service
+            from libp2p.tools.anyio_service import background_trio_service
 
             self._pubsub, router = _pubsub(self._host.libp2p)
         async with background_trio_service(self._pubsub), background_trio_service(router):

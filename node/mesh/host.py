@@ -152,7 +152,7 @@ def _reachable(address: str) -> list[str]:
 
     version = 4 if family == "ip4" else 6
     ips = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4 == (version == 4)]
-    hosts = [ip.ip if version == 4 else ip.ip[0] for ip in ips]
+    hosts = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for ip in ips]
     return [f"/{family}/{host}/{rest}" for host in hosts if not ipaddress.ip_address(host).is_link_local]
 
 

@@ -27,8 +27,8 @@ class PeerStream:
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = b""
         with _translated():
-            data = await self._stream.read(max_bytes or _READ_SIZE)
-        return data
+            data = bytes(await self._stream.read(max_bytes or _READ_SIZE))
+        return data  # noqa: RET504 — the end of a stream reads as nothing
 
     async def send_all(self, data: bytes) -> None:
         """Raises trio.BrokenResourceError when the stream is gone."""

@@ -99,10 +99,9 @@ class Worker:
                 if payload is None:
                     self._waiting[request_id] = request
                 else:
-                    self._work.put(lambda: self._run_job(request_id, request, payload))
+                    self._queue_job(request_id, request, payload)
             case PayloadReceived(request_id, payload) if request_id in self._waiting:
-                waiting = self._waiting.pop(request_id)
-                self._work.put(lambda: self._run_job(request_id, waiting, payload))
+                self._queue_job(request_id, self._waiting.pop(request_id), payload)
             case CallReceived(request_id, method, payload):
                 self._cancelled[request_id] = threading.Event()
                 self._work.put(lambda: self._run_call(request_id, method, payload))
@@ -116,8 +115,8 @@ class Worker:
             answer(*arguments)
         self._to_write.set()
 
-    def _run_job(self, request_id: int, request: Request, payload: bytes) -> None:
-        self._answer(request_id, lambda stop: self._job(request, payload, stop))
+    def _queue_job(self, request_id: int, request: Request, payload: bytes) -> None:
+        self._work.put(lambda: self._answer(request_id, lambda stop: self._job(request, payload, stop)))
 
     def _run_call(self, request_id: int, method: str, payload: bytes) -> None:
         def call(_stop: Callable[[], bool]) -> tuple[dict[str, Any], Any]:

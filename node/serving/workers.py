@@ -179,11 +179,13 @@ def _socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 async def _stop(process: trio.Process, grace_s: float) -> int | None:
     """Ends the process, by force if need be. Its socket is closed by now, which ends a sound one by itself."""
     with trio.CancelScope(shield=True):
-        with trio.move_on_after(grace_s):
-            return await process.wait()
-        with suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()
+        with trio.move_on_after(grace_s) as in_time:
+            await process.wait()
+        if in_time.cancelled_caught:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return process.returncode
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -194,7 +196,7 @@ def _environment(threads: int) -> dict[str, str]:
 def _log_stream() -> int:
     """The file that the node logs to, so that a chatty library can fill a disk at worst, and never a pipe."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
             return handler.stream.fileno()
     return subprocess.DEVNULL
 
