@@ -6,6 +6,7 @@ is allocated: sizes against bounds, tensors against their file, shapes against t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
@@ -173,7 +174,7 @@ def _check_header(name: str, header: dict[str, Any], data_size: int) -> dict[str
         tensors[key] = Tensor(dtype, shape, end - begin)
         spans.append((begin, end))
     spans.sort()
-    if any(first[1] > second[0] for first, second in zip(spans, spans[1:], strict=False)):
+    if any(first[1] > second[0] for first, second in itertools.pairwise(spans)):
         _not_a_model(f"tensors of {name} overlap")
     return tensors
 
@@ -208,7 +209,7 @@ def _count(config: dict[str, Any], *names: str) -> int:
 
 def _layer_of(name: str) -> int:
     parts = name.split(".")
-    for before, number in zip(parts, parts[1:], strict=False):
+    for before, number in itertools.pairwise(parts):
         if before == "layer" and number.isdecimal():
             return int(number)
     return -1

@@ -1,0 +1,66 @@
+"""Derived forms of a model: made once by a process of its own, kept by content, engine, precision and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from .interface import BackendError, LoadOptions
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S: Final = 900.0
+_VERSIONED: Final = ("openvino", "optimum-intel", "transformers")
+
+
+def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
+    """The folder with `model.xml` for OpenVINO. Raises BackendError conversion-failed, backend-missing."""
+    target = options.cache / _key(options.key, task)
+    if (target / "model.xml").exists():
+        return target
+    options.progress("converting", 0, 1)
+    aside = options.cache / f"{target.name}.{uuid4().hex[:8]}.tmp"
+    aside.mkdir(parents=True)
+    try:
+        _run(folder, aside, task)
+        if not (target / "model.xml").exists():
+            os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    options.progress("converting", 1, 1)
+    return target
+
+
+def _run(folder: Path, target: Path, task: str) -> None:
+    command = [sys.executable, "-m", f"{__package__}.convert", str(folder), str(target), "--task", task]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
+    if done.returncode or not (target / "model.xml").exists():
+        log.warning("converting failed:\n%s", done.stderr[-4000:])
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise BackendError("conversion-failed", f"converting to OpenVINO failed: {last[:300]}", "The log says more.")
+
+
+def _key(content: str, task: str) -> str:
+    """A folder name that changes with whatever changes the converted form."""
+    versions = " ".join(f"{name}={_version(name)}" for name in _VERSIONED)
+    return f"openvino-{hashlib.sha256(f'{content} {task} {versions}'.encode()).hexdigest()[:32]}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"

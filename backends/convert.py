@@ -1,0 +1,52 @@
+"""The converting process: a checked Hugging Face folder in, an OpenVINO model of the same precision out.
+
+    python -m ipfs_accel_node.backends.convert FOLDER TARGET --task feature-extraction
+
+It is bounded in memory, and whatever happens in it happens to no worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+from pathlib import Path
+
+from .interface import BackendError
+from .loading import inspect
+
+_MEMORY_FACTOR = 8
+_MEMORY_BASE = 12 << 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--task", required=True)
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        facts = inspect(options.folder)
+    except BackendError as error:
+        sys.exit(str(error))
+    bound = facts.memory_bytes * _MEMORY_FACTOR + _MEMORY_BASE
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    _convert(options.folder, options.target, options.task)
+
+
+def _convert(folder: Path, target: Path, task: str) -> None:
+    import openvino as ov
+    from optimum.intel import OVModelForFeatureExtraction
+
+    if task != "feature-extraction":
+        sys.exit(f"{task} is not converted yet")
+    model = OVModelForFeatureExtraction.from_pretrained(
+        folder, export=True, compile=False, load_in_8bit=False, trust_remote_code=False, local_files_only=True
+    )
+    ov.save_model(model.model, target / "model.xml", compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""PyTorch on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from .families.sentence import Encode, Ids, SentenceModel, States
+from .hardware import cpu_name, memory_bytes, resident_bytes
+from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
+from .loading import inspect
+from .onednn import prefer_onednn
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS: Final = ("f32", "bf16")
+
+
+class TorchBackend:
+    """Backend `cpu`."""
+
+    name = "cpu"
+
+    def probe(self) -> DeviceInfo:
+        import torch
+
+        left = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+        if not torch.equal(left @ left.T, torch.tensor([[5.0, 14.0], [14.0, 50.0]])):
+            raise BackendError("backend-missing", "torch computes a wrong product here", "Install another build of it.")
+        return DeviceInfo(
+            self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, ("feature-extraction",)
+        )
+
+    def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        import torch
+
+        if options.precision not in _PRECISIONS:
+            raise BackendError("bad-input", f"the cpu backend has no precision {options.precision!r}")
+        facts = inspect(folder)
+        torch.set_num_threads(options.threads)
+        options.progress("loading", 0, 1)
+        before = resident_bytes()
+        model = _load_encoder(folder, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+        linear = prefer_onednn(model) if options.precision == "f32" else 0
+        options.progress("loading", 1, 1)
+        return SentenceModel(
+            facts,
+            _encoding(model),
+            _details(model, options, linear),
+            options.precision,
+            max(resident_bytes() - before, sum(p.numel() * p.element_size() for p in model.parameters())),
+        )
+
+
+def _load_encoder(folder: Path, dtype: Any) -> Any:
+    """The encoder with every weight from the file; transformers alone would fill what is missing at random."""
+    from transformers import AutoModel
+
+    began = time.perf_counter()
+    try:
+        model, report = AutoModel.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BackendError("not-a-model", f"it cannot be loaded: {error}"[:500]) from None
+    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
+    if missing or report["mismatched_keys"]:
+        raise BackendError("not-a-model", f"its weights lack {len(missing)} tensors, {missing[0] if missing else ''}")
+    log.info("loaded in %.1f s", time.perf_counter() - began)
+    return model.eval()
+
+
+def _encoding(model: Any) -> Encode:
+    import inspect as signatures
+
+    import torch
+
+    takes_types = "token_type_ids" in signatures.signature(model.forward).parameters
+
+    def encode(input_ids: Ids, mask: Ids, types: Ids) -> States:
+        inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+        if takes_types:
+            inputs["token_type_ids"] = torch.from_numpy(types)
+        with torch.inference_mode():
+            states: States = model(**inputs).last_hidden_state.float().numpy()
+        return np.asarray(states)
+
+    return encode
+
+
+def _details(model: Any, options: LoadOptions, linear: int) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    parameter = next(model.parameters())
+    return {
+        "implementation": type(model).__name__,
+        "library": f"torch {torch.__version__}",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "device": str(parameter.device),
+        "precision": str(parameter.dtype).removeprefix("torch."),
+        "threads": options.threads,
+        "onednn_layers": linear,
+    }
