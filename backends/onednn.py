@@ -18,7 +18,7 @@ def prefer_onednn(model: Any) -> int:
     import torch
 
     layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
-    if not layers or not hasattr(torch.ops, "mkldnn") or not torch.backends.mkldnn.is_available():
+    if not layers or not hasattr(torch.ops, "mkldnn") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
     largest = max(layers, key=lambda layer: layer.weight.numel())
     try:

@@ -48,11 +48,10 @@ class Paths:
     def socket(self) -> Path:
         """Short whatever the data folder is called: a Unix socket's path has 104 bytes at most on some systems."""
         name = f"ian-{hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:12]}.sock"
-        from platformdirs import user_runtime_path
-
-        usual = user_runtime_path("ipfs-accel-node", ensure_exists=False) / name
-        if len(str(usual).encode()) <= _MAX_SOCKET_PATH and _may_write(usual.parent):
-            return usual
+        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+            usual = Path(runtime) / "ipfs-accel-node" / name
+            if len(str(usual).encode()) <= _MAX_SOCKET_PATH and _may_write(usual.parent):
+                return usual
         return Path(tempfile.gettempdir()) / f"ipfs-accel-node-{os.getuid()}" / name
 
 
@@ -79,7 +78,9 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """For showing; the join token is left out, as it holds the cluster's key."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "join"}
-        return {name: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for name, v in shown.items()}
+        return {
+            name: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for name, v in shown.items()
+        }
 
 
 def default_data_dir() -> Path:
@@ -102,7 +103,7 @@ def load(flags: Mapping[str, Any], data_dir: Path | None = None) -> Config:
     values: dict[str, Any] = {}
     for name, (read, default) in _SETTINGS.items():
         value, source = _find(name, flags, file, Paths(folder).toml)
-        values[name] = default() if value is None else _read(name, value, source, read)
+        values[name] = default() if value is None else _read(value, source, read)
     return Config(data_dir=folder, **values)
 
 
@@ -115,7 +116,7 @@ def _find(name: str, flags: Mapping[str, Any], file: Mapping[str, Any], path: Pa
     return file.get(name), f"{name} in {path}"
 
 
-def _read(name: str, value: Any, source: str, read: Callable[[Any], Any]) -> Any:
+def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
     try:
         return read(value)
     except (ValueError, TypeError) as error:

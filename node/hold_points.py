@@ -1,6 +1,7 @@
 """Named places where a job of the `echo` task waits for a file, so that a test can act at an exact stage.
 
-No other task can be held, and only where the owner started the echo backend. A hold writes `<name>.held` and goes on when `<name>.go` appears in the same folder.
+No other task can be held, and only where the owner started the echo backend. A hold writes `<name>.held` and goes on
+when `<name>.go` appears in the same folder.
 """
 
 from __future__ import annotations

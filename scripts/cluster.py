@@ -11,6 +11,7 @@ They listen on loopback, at a port of the system's choice, without mDNS, so clus
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,18 @@ PROGRAM = str(Path(sys.executable).with_name("ipfs-accel-node"))
 STOP_DEADLINE_S = 25.0
 _LOOK_EVERY_S = 0.02
 _TAIL_LINES = 25
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without the settings that its user made for nodes of their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("IPFS_ACCEL_")}
+
+
+def make_echo_model(folder: Path, **settings: Any) -> Path:
+    """A folder that the `echo` backend runs; `settings` such as `work_ms`."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "echo", "echo": settings}))
+    return folder
 
 
 class NodeFailedError(Exception):
@@ -63,7 +76,12 @@ class NodeProcess:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self._path("stdout").open("wb") as stdout, self._path("stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment(),
+                start_new_session=True,
             )
 
     def _command(self) -> list[str]:
@@ -83,6 +101,7 @@ class NodeProcess:
         return self._process is not None and self._process.poll() is None
 
     def client(self) -> Client:
+        self.wait_ready()
         return Client(data_dir=self.data_dir)
 
     def wait_ready(self, seconds: float = 30.0) -> dict[str, Any]:
@@ -98,6 +117,15 @@ class NodeProcess:
     def wait_offer(self, cid: str, seconds: float = 120.0) -> dict[str, Any]:
         """Waits until this node heard of a peer that measured the model; that peer's offer."""
         return self._wait_offer(cid, "a peer's measured offer", lambda node: node != self.peer_id, seconds)
+
+    def wait_known(self, cid: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Waits until this node knows of the model, here or at a peer; the model as `model ls` shows it."""
+        with self.client() as client:
+
+            def look() -> dict[str, Any] | None:
+                return next((model for model in client.models() if model["cid"] == cid), None)
+
+            return self.wait_for(f"news of {cid}", look, seconds)
 
     def wait_for(self, what: str, condition: Callable[[], T | None], seconds: float) -> T:
         """Looks again and again until `condition` gives something true. Raises NodeFailedError."""

@@ -11,11 +11,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report import MIB, Figure, finish, make_random_model, median_and_p99, note, options
+from bench.report import MIB, Figure, finish, make_random_model, median_and_p99, note, options, show_rows
 from cluster import NodeProcess, make_echo_model
 
 from ipfs_accel_node import Client
@@ -25,6 +25,7 @@ FLOOR_MS = 1.5
 GOAL_MS = 0.8
 _WARM_UP = 30
 _DEADLINE_S = 60.0
+_HEADINGS = ("job", "n", "node", "p99", "peer", "p99", "ratio", "adds", "")
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,59 @@ class Load:
     task: str
     inputs: list[str]
 
-    def run(self, client: Client) -> None:
+    def run(self, client: Client) -> float:
+        """Milliseconds from asking to having the result."""
+        began = time.perf_counter()
         client.submit(self.cid, self.task, self.inputs, timeout=_DEADLINE_S).result(_DEADLINE_S)
+        return (time.perf_counter() - began) * 1e3
+
+
+@dataclass(frozen=True)
+class Case:
+    """Milliseconds of one kind of job at the node and at a peer, taken in turns."""
+
+    load: str
+    busy: bool
+    near: list[float]
+    far: list[float]
+
+    @property
+    def name(self) -> str:
+        return f"{self.load}, {'during a fetch' if self.busy else 'idle'}"
+
+    def figures(self) -> list[Figure]:
+        (near, near_p99), (far, far_p99) = median_and_p99(self.near), median_and_p99(self.far)
+        floor, goal = (None, None) if self.busy else (FLOOR_MS, GOAL_MS)
+        return [
+            Figure(f"{self.name}: at the node, median", near, "ms"),
+            Figure(f"{self.name}: at the node, p99", near_p99, "ms"),
+            Figure(f"{self.name}: at a peer, median", far, "ms"),
+            Figure(f"{self.name}: at a peer, p99", far_p99, "ms"),
+            Figure(f"{self.name}: at a peer over at the node, medians", far / near, "x"),
+            Figure(f"{self.name}: what the hop adds, medians", far - near, "ms", floor, goal),
+        ]
+
+    def row(self) -> list[str]:
+        *milliseconds, ratio, adds = self.figures()
+        verdict = "" if self.busy else "ok" if adds.passed else "[red]over the floor[/]"
+        shown = [f"{figure.value:.2f}" for figure in milliseconds]
+        return [self.name, str(len(self.near)), *shown, f"{ratio.value:.2f}x", f"{adds.value:.2f}", verdict]
 
 
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each case is measured (default 5)")
-    parser.add_argument("--size", type=int, default=400, help="MiB of the model that is fetched meanwhile (default 400)")
+    parser.add_argument("--size", type=int, default=400, help="MiB that are fetched meanwhile (default 400)")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ian-bench-") as folder:
-        figures = measure(Path(folder), asked.seconds, asked.size * MIB)
-    return finish("hop", figures, asked.json)
+        cases = measure(Path(folder), asked.seconds, asked.size * MIB)
+    if not asked.json:
+        show_rows("hop, milliseconds", _HEADINGS, [case.row() for case in cases])
+        note(f"The hop adds at most {FLOOR_MS} ms (goal {GOAL_MS}) at the median while nothing else runs.")
+    return finish("hop", [figure for case in cases for figure in case.figures()], asked.json, table=False)
 
 
-def measure(folder: Path, seconds: float, size: int) -> list[Figure]:
+def measure(folder: Path, seconds: float, size: int) -> list[Case]:
     with NodeProcess("peer", folder / "peer", "--backends", "echo,openvino", "--threads", "1") as peer:
         token = peer.wait_ready()["token"]
         with NodeProcess("entry", folder / "entry", "--backends", "none", "--join", token) as entry:
@@ -59,7 +98,7 @@ def measure(folder: Path, seconds: float, size: int) -> list[Figure]:
                 loads = add_models(folder, peer, entry, at_peer)
                 note(f"adding a model of {size // MIB} MiB")
                 bulk = at_peer.add_model(make_random_model(folder / "bulk", size), name="bulk")["cid"]
-                return [figure for load in loads for figure in compare(load, at_peer, at_entry, bulk, seconds)]
+                return [case for load in loads for case in compare(load, at_peer, at_entry, bulk, seconds)]
 
 
 def add_models(folder: Path, peer: NodeProcess, entry: NodeProcess, at_peer: Client) -> list[Load]:
@@ -75,47 +114,26 @@ def add_models(folder: Path, peer: NodeProcess, entry: NodeProcess, at_peer: Cli
     ]
 
 
-def compare(load: Load, at_peer: Client, at_entry: Client, bulk: str, seconds: float) -> list[Figure]:
-    figures = []
-    for when, busy in (("idle", False), ("during a fetch", True)):
-        note(f"{load.name}, {when}")
-        with fetching(at_entry, bulk) if busy else doing_nothing():
-            near = sample(load, at_peer, seconds)
-            far = sample(load, at_entry, seconds)
-        (near_median, near_p99), (far_median, far_p99) = median_and_p99(near), median_and_p99(far)
-        figures += [
-            Figure(f"{load.name}, {when}: at the node, median", near_median, "ms"),
-            Figure(f"{load.name}, {when}: at the node, p99", near_p99, "ms"),
-            Figure(f"{load.name}, {when}: at a peer, median", far_median, "ms"),
-            Figure(f"{load.name}, {when}: at a peer, p99", far_p99, "ms"),
-            Figure(f"{load.name}, {when}: at a peer over at the node", far_median / near_median, "x"),
-            Figure(
-                f"{load.name}, {when}: what the hop adds, median",
-                far_median - near_median,
-                "ms",
-                floor=None if busy else FLOOR_MS,
-                goal=None if busy else GOAL_MS,
-            ),
-        ]
-    return figures
+def compare(load: Load, at_peer: Client, at_entry: Client, bulk: str, seconds: float) -> list[Case]:
+    cases = []
+    for busy in (False, True):
+        note(f"{load.name}, {'during a fetch' if busy else 'idle'}")
+        with fetching(at_entry, bulk) if busy else nullcontext():
+            cases.append(Case(load.name, busy, *sample(load, at_peer, at_entry, seconds)))
+    return cases
 
 
-def sample(load: Load, client: Client, seconds: float) -> list[float]:
-    """Milliseconds of each job in turn, for about `seconds`, the first ones thrown away."""
+def sample(load: Load, at_peer: Client, at_entry: Client, seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds of jobs at the node and of jobs at a peer, in turns, so that noise meets both alike."""
     for _ in range(_WARM_UP):
-        load.run(client)
-    taken = []
+        load.run(at_peer)
+        load.run(at_entry)
+    near, far = [], []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        began = time.perf_counter()
-        load.run(client)
-        taken.append((time.perf_counter() - began) * 1e3)
-    return taken
-
-
-@contextmanager
-def doing_nothing() -> Iterator[None]:
-    yield
+        near.append(load.run(at_peer))
+        far.append(load.run(at_entry))
+    return near, far
 
 
 @contextmanager

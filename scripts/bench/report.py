@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,13 +39,13 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(name: str, figures: Sequence[Figure], as_json: bool) -> int:
-    """Prints the figures; the exit status: 1 when one is worse than its floor."""
+def finish(name: str, figures: Sequence[Figure], as_json: bool, *, table: bool = True) -> int:
+    """Prints the figures, unless the caller showed a table of its own; the exit status: 1 where a floor is broken."""
     if as_json:
         shown = [{**asdict(figure), "passed": figure.passed} for figure in figures]
         print(json.dumps({"bench": name, "machine": machine(), "figures": shown}))
-    else:
-        _print_table(name, figures)
+    elif table:
+        show_rows(name, ("figure", "value", "floor", "goal", ""), [_row(figure) for figure in figures])
     return 0 if all(figure.passed for figure in figures) else 1
 
 
@@ -72,21 +72,20 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
-    began = clock()
-    call()
-    return clock() - began
-
-
-def _print_table(name: str, figures: Sequence[Figure]) -> None:
+def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name} on {machine()['cores']} cores, {platform.platform()}")
-    for heading in ("figure", "value", "floor", "goal", ""):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
-    for figure in figures:
-        bound = [f"{limit:g}" if limit is not None else "" for limit in (figure.floor, figure.goal)]
-        verdict = "" if figure.floor is None else "[green]ok[/]" if figure.passed else "[red]worse than the floor[/]"
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", *bound, verdict)
+    table = Table(title=f"{title} ({machine()['cores']} cores, {platform.system()} {platform.machine()})", box=box.SIMPLE)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
+
+
+def _row(figure: Figure) -> list[str]:
+    bounds = [f"{limit:g}" if limit is not None else "" for limit in (figure.floor, figure.goal)]
+    verdict = "" if figure.floor is None else "ok" if figure.passed else "[red]worse than the floor[/]"
+    return [figure.name, f"{figure.value:.3g} {figure.unit}", *bounds, verdict]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
-from bench.report import MIB, Figure, finish, note, options
+from bench.report import Figure, finish, note, options
 from cluster import PROGRAM, NodeProcess
 
 _RUNS = 7
@@ -54,11 +54,11 @@ def node_figures(folder: Path, seconds: float) -> list[Figure]:
         used_before = cpu_seconds(node.pid)
         time.sleep(seconds)
         share = (cpu_seconds(node.pid) - used_before) / seconds
-        memory = psutil.Process(node.pid).memory_info().rss / MIB
+        memory = psutil.Process(node.pid).memory_info().rss / 1e6
     return [
         Figure("a node is ready after", ready, "s", floor=3.0),
         Figure("idle, of one core", share * 100, "%", floor=2.0),
-        Figure("idle, resident memory", memory, "MiB", floor=200.0),
+        Figure("idle, resident memory", memory, "MB", floor=200.0),
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -59,36 +58,47 @@ class Held:
 
 
 @pytest.fixture
-def entry_and_fast(tmp_path):
-    with NodeProcess("entry", tmp_path / "entry", "--backends", "echo") as entry:
+def three_nodes(tmp_path):
+    """An entry node that computes nothing, and two that do."""
+    with NodeProcess("entry", tmp_path / "entry", "--backends", "none") as entry:
         token = entry.wait_ready()["token"]
-        with NodeProcess("fast", tmp_path / "fast", "--backends", "echo", "--join", token) as fast:
-            fast.wait_ready()
-            yield entry, fast
+        with (
+            NodeProcess("first", tmp_path / "first", "--backends", "echo", "--join", token) as first,
+            NodeProcess("spare", tmp_path / "spare", "--backends", "echo", "--join", token) as spare,
+        ):
+            first.wait_ready()
+            spare.wait_ready()
+            yield entry, first, spare
+
+
+def offers_of(client: Client, cid: str) -> list[str]:
+    return [offer["node_name"] for model in client.models() if model["cid"] == cid for offer in model["nodes"]]
 
 
 @pytest.mark.parametrize("victim", ["node", "worker"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_job_completes_once_elsewhere(entry_and_fast, tmp_path, stage, victim):
-    entry, fast = entry_and_fast
+def test_the_job_completes_once_elsewhere(three_nodes, tmp_path, stage, victim):
+    entry, first, spare = three_nodes
     held = Held(tmp_path / "hold", stage)
     settings = {"load_hold": str(held.folder)} if stage == "load" else {}
     model = write_echo_model(tmp_path / "model", **settings)
-    with Client(data_dir=entry.data_dir) as client, Client(data_dir=fast.data_dir) as at_fast:
-        cid = at_fast.add_model(model, name="echo-model")["cid"]
-        if stage != "load":
-            entry.wait_offer(cid)
-        wait_until(lambda: [each for each in client.models() if each["cid"] == cid], what="the advert")
+    with entry.client() as client, first.client() as at_first, spare.client() as at_spare:
+        wait_until(lambda: client.status()["peers"] == 2, what="both links")
+        cid = at_first.add_model(model, name="echo-model")["cid"]
+        wait_until(lambda: offers_of(client, cid) == ["first"], what="the first offer")
         before = resources(entry)
-        with ThreadPoolExecutor(1) as pool:
-            job = client.submit(cid, "echo", ["hello"], timeout=60, **held.params)
-            finished = pool.submit(job.result, 60)
-            held.wait()
-            (fast.kill if victim == "node" else worker_of(fast).kill)()
-            held.release()
-            assert finished.result(60)["echo"] == ["hello"]
+        job = client.submit(cid, "echo", ["hello"], timeout=60, **held.params)
+        held.wait()
+        wait_until(lambda: offers_of(at_spare, cid), what="the first offer at the spare")
+        at_spare.get_model(cid)
+        wait_until(lambda: sorted(offers_of(client, cid)) == ["first", "spare"], what="the second offer")
+        (first.kill if victim == "node" else worker_of(first).kill)()
+        held.release()
+
+        assert job.result(60)["echo"] == ["hello"]
         outcomes = [attempt["outcome"] for attempt in job.report["attempts"]]
         assert outcomes.count("ok") == 1
-        assert client.status()["jobs"] | {"running": 0, "failed": 0} == client.status()["jobs"]
-        wait_until(lambda: resources(entry)[0] <= before[0] + 2, what="descriptors back where they were")
-        assert resources(entry)[1] <= before[1] + 1
+        assert outcomes[-1] == "ok"
+        jobs = client.status()["jobs"]
+        assert (jobs["running"], jobs["completed"], jobs["failed"]) == (0, 1, 0)
+        wait_until(lambda: resources(entry) <= before, what="descriptors and children back where they were")
