@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -70,6 +71,8 @@ class NodeProcess:
         except NodeFailedError:
             if kind is None:
                 raise
+        finally:
+            self._sweep()
 
     def start(self) -> None:
         """Starts the process, in a session of its own so that a Ctrl-C here leaves stopping it to us."""
@@ -158,6 +161,11 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise self._failed(f"did not stop within {deadline_s:g} s of SIGTERM") from None
+
+    def _sweep(self) -> None:
+        """Ends whatever the node left behind in its session; a test that looks for leaks looks before this."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._started().pid, signal.SIGKILL)
 
     def log_tail(self) -> str:
         """The end of what it printed and logged."""

@@ -15,14 +15,17 @@ from typing import Final
 from ...protocols.advert import Speed
 
 #: Assumed to load a model that was never loaded there, in seconds.
-_UNKNOWN_LOAD_S: Final = 5.0
+UNKNOWN_LOAD_S: Final = 5.0
+#: Assumed where no bandwidth was ever measured, in bytes a second.
+UNKNOWN_BANDWIDTH: Final = 20e6
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A backend of a node that could run the job. Times in seconds, sizes in bytes, bandwidth in bytes a second.
 
-    `speed` is None where it was never measured; `observed_ratio` corrects it by what jobs really took.
+    `speed` is None where it was never measured; `observed_ratio` corrects it by what jobs really took. A
+    `penalised` one failed a short while ago: it comes last, and is there still when nobody else is.
     """
 
     peer_id: str
@@ -38,6 +41,7 @@ class Candidate:
     fetch_bytes: int
     bandwidth: float | None
     observed_ratio: float = 1.0
+    penalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,15 @@ def rank(
 ) -> list[Prediction]:
     """All candidates, the best first.
 
-    Those measured in `unit` come before those that were not: unlike things are never compared. Among those within
-    `near_tie` of the best a local one goes first, else chance decides, so that entry nodes do not herd.
+    Those measured in `unit` come before those that were not, for unlike things are never compared, and
+    penalised ones come last. Among those within `near_tie` of the best a local one goes first, else chance
+    decides, so that entry nodes do not herd.
     """
-    predictions = [predict(units, candidate, unit) for candidate in candidates]
-    measured = [each for each in predictions if is_measured(each.candidate, unit)]
-    unmeasured = [each for each in predictions if not is_measured(each.candidate, unit)]
-    return _ordered(measured, rng, near_tie) + _ordered(unmeasured, rng, near_tie)
+    groups: dict[tuple[bool, bool], list[Prediction]] = {}
+    for candidate in candidates:
+        group = candidate.penalised, not is_measured(candidate, unit)
+        groups.setdefault(group, []).append(predict(units, candidate, unit))
+    return [each for group in sorted(groups) for each in _ordered(groups[group], rng, near_tie)]
 
 
 def is_measured(candidate: Candidate, unit: str) -> bool:
@@ -69,26 +75,30 @@ def is_measured(candidate: Candidate, unit: str) -> bool:
 
 
 def predict(units: float, candidate: Candidate, unit: str = "bytes") -> Prediction:
-    measured = candidate.speed is not None and candidate.speed.unit == unit
+    """The seconds from now to the result, and their parts. An unmeasured one has no compute part."""
     parts = {
         "round_trip": candidate.rtt_s,
         "wait": candidate.wait_s + candidate.dispatched_s,
-        "compute": candidate.speed.seconds(units) * candidate.observed_ratio if measured and candidate.speed else 0.0,
-        "cold": 0.0 if candidate.warm else _cold_s(candidate),
+        "compute": _compute_s(units, candidate, unit),
+        "fetch": _fetch_s(candidate),
+        "load": 0.0 if candidate.warm else candidate.load_s or UNKNOWN_LOAD_S,
     }
     total = sum(parts.values())
-    return Prediction(candidate, total, parts, _reason(candidate, total, measured))
+    return Prediction(candidate, total, parts, _reason(candidate, total, parts, unit))
 
 
-def _cold_s(candidate: Candidate) -> float:
-    fetch_s = candidate.fetch_bytes / candidate.bandwidth if candidate.fetch_bytes and candidate.bandwidth else 0.0
-    return (candidate.load_s or _UNKNOWN_LOAD_S) + fetch_s
+def _compute_s(units: float, candidate: Candidate, unit: str) -> float:
+    if candidate.speed is None or candidate.speed.unit != unit:
+        return 0.0
+    return candidate.speed.seconds(units) * candidate.observed_ratio
+
+
+def _fetch_s(candidate: Candidate) -> float:
+    return 0.0 if candidate.warm else candidate.fetch_bytes / (candidate.bandwidth or UNKNOWN_BANDWIDTH)
 
 
 def _ordered(predictions: list[Prediction], rng: random.Random, near_tie: float) -> list[Prediction]:
     by_time = sorted(predictions, key=lambda each: each.total_s)
-    if not by_time:
-        return []
     bound = by_time[0].total_s * (1 + near_tie)
     tied = [each for each in by_time if each.total_s <= bound]
     rest = by_time[len(tied) :]
@@ -96,13 +106,24 @@ def _ordered(predictions: list[Prediction], rng: random.Random, near_tie: float)
     return sorted(tied, key=lambda each: not each.candidate.local) + rest
 
 
-def _reason(candidate: Candidate, total: float, measured: bool) -> str:
+def _reason(candidate: Candidate, total: float, parts: dict[str, float], unit: str) -> str:
     where = "here" if candidate.local else "at a peer"
-    if not measured:
-        return f"never measured {where}, so it comes after all that were"
-    parts = [f"{total * 1e3:.1f} ms predicted {where}"]
-    if candidate.wait_s + candidate.dispatched_s > 0:
-        parts.append(f"{(candidate.wait_s + candidate.dispatched_s) * 1e3:.1f} ms of it waiting")
-    if not candidate.warm:
-        parts.append("the model must be loaded first")
-    return ", ".join(parts)
+    if is_measured(candidate, unit):
+        said = [f"{_seconds(total)} predicted {where}"]
+        if parts["wait"] > 0:
+            said.append(f"{_seconds(parts['wait'])} of it waiting")
+    elif candidate.speed is not None:
+        said = [f"measured {where} in {candidate.speed.unit}, not in {unit}, so it comes after all that compare"]
+    else:
+        said = [f"never measured {where}, so it comes after all that were"]
+    if parts["fetch"] > 0:
+        said.append("the model must be fetched first")
+    elif not candidate.warm:
+        said.append("the model must be loaded first")
+    if candidate.penalised:
+        said.append("last because it failed a short while ago")
+    return ", ".join(said)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"

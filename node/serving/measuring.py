@@ -1,30 +1,34 @@
-"""How fast a loaded model really is here: timed runs, a line through them, kept on disk.
+"""How fast a loaded model really is here: timed runs, a line through them, corrected by the jobs that follow. Pure.
 
-Two sizes of input are timed apart after a warm-up that is thrown away; the median of each gives
-`seconds = fixed + units x per unit`. What is measured is kept by model, backend, precision, threads and versions.
+Two sizes of input are run in turn after a warm-up that is thrown away, so that a machine that slows down meanwhile
+slows both; the line through the medians gives `seconds = fixed + units x per unit`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, Final, Protocol
 
 from ...protocols.advert import Speed
 
-log = logging.getLogger(__name__)
-
 UNIT: Final = "bytes"
-SIZES: Final = (32, 960)
-WARM_UPS: Final = 3
-LEAST_RUNS: Final = 5
-MOST_RUNS: Final = 60
+SIZES: Final = (64, 1024)
 BUDGET_S: Final = 1.0
+LEAST_ROUNDS: Final = 5
+MOST_ROUNDS: Final = 200
+WARM_UP_ROUNDS: Final = 3
+#: A model so slow that it has used this many budgets is measured by the rounds it has, and says how many.
+_PATIENCE: Final = 10.0
+#: The standard deviation of a normal distribution, in median absolute deviations.
+_SIGMA_PER_MAD: Final = 1.4826
+
+_WEIGHT: Final = 0.2
+_LOWEST, _HIGHEST = 1 / 8, 8.0
+#: Added to both sides of a ratio, in seconds, so that noise on a job of microseconds is no factor of eight.
+_NOISE_S: Final = 0.001
 
 
 class Measurable(Protocol):
@@ -33,70 +37,101 @@ class Measurable(Protocol):
     def sample(self, units: int) -> Any: ...
 
 
-def measure(model: Measurable, *, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.perf_counter) -> Speed:
-    """Times `model` at two sizes: at least `LEAST_RUNS` runs each, then until the budget is spent."""
-    timings = [_times(model, model.sample(size), budget_s / len(SIZES), clock) for size in SIZES]
-    return fit(SIZES[0], timings[0], SIZES[1], timings[1])
+def measure(
+    model: Measurable,
+    *,
+    budget_s: float = BUDGET_S,
+    sizes: Sequence[int] = SIZES,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Speed:
+    """Times whole runs of `model`, its preparing of the inputs included.
+
+    At least `LEAST_ROUNDS` rounds and `budget_s` seconds after the warm-up; of a very slow model fewer rounds.
+    Raises whatever the model raises.
+    """
+    inputs = {_units(sample, size): sample for size in sizes for sample in [model.sample(size)]}
+    timings: dict[int, list[float]] = {units: [] for units in inputs}
+    for _ in range(WARM_UP_ROUNDS):
+        if _round(model, inputs, clock, {units: [] for units in inputs}) > budget_s:
+            break
+    spent, rounds = 0.0, 0
+    while not _enough(rounds, spent, budget_s):
+        spent += _round(model, inputs, clock, timings)
+        rounds += 1
+    return fit(timings)
 
 
-def fit(small: int, small_s: list[float], large: int, large_s: list[float]) -> Speed:
-    """The line through the medians of two sizes; neither part is ever negative."""
-    at_small, at_large = statistics.median(small_s), statistics.median(large_s)
-    per_unit = max(0.0, (at_large - at_small) / (large - small))
-    mean = statistics.fmean(small_s)
+def fit(timings: Mapping[int, Sequence[float]]) -> Speed:
+    """The line through the medians of at least two sizes, by the median of its slopes (Theil and Sen, 1968).
+
+    Neither part is negative. `spread` is the larger relative deviation of the sizes, by median absolute deviation.
+    """
+    medians = {units: statistics.median(taken) for units, taken in timings.items()}
+    slopes = [
+        (at_large - at_small) / (large - small)
+        for (small, at_small), (large, at_large) in combinations(sorted(medians.items()), 2)
+    ]
+    per_unit = max(0.0, statistics.median(slopes))
+    fixed = statistics.median([at - per_unit * units for units, at in medians.items()])
+    if fixed < 0:
+        fixed, per_unit = 0.0, statistics.median([at / units for units, at in medians.items()])
     return Speed(
-        fixed_s=max(0.0, at_small - per_unit * small),
+        fixed_s=fixed,
         per_unit_s=per_unit,
         unit=UNIT,
-        spread=statistics.pstdev(small_s) / mean if mean else 0.0,
-        count=len(small_s) + len(large_s),
+        spread=max(_spread(taken) for taken in timings.values()),
+        count=sum(len(taken) for taken in timings.values()),
     )
 
 
-def _times(model: Measurable, inputs: Any, budget_s: float, clock: Callable[[], float]) -> list[float]:
-    for _ in range(WARM_UPS):
-        model.run(inputs, {})
-    taken: list[float] = []
-    end = clock() + budget_s
-    while len(taken) < LEAST_RUNS or (clock() < end and len(taken) < MOST_RUNS):
+class LiveCorrection:
+    """What jobs took over what was predicted: exponentially weighted, and never beyond a factor of eight."""
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+
+    def observe(self, measured: Speed, units: float, took_s: float) -> None:
+        ratio = (took_s + _NOISE_S) / (measured.seconds(units) + _NOISE_S)
+        self.ratio += _WEIGHT * (min(max(ratio, _LOWEST), _HIGHEST) - self.ratio)
+
+    def of(self, measured: Speed) -> Speed:
+        """The measured speed as it is now."""
+        return Speed(
+            measured.fixed_s * self.ratio,
+            measured.per_unit_s * self.ratio,
+            measured.unit,
+            measured.spread,
+            measured.count,
+        )
+
+
+def _round(
+    model: Measurable, inputs: Mapping[int, Any], clock: Callable[[], float], timings: dict[int, list[float]]
+) -> float:
+    """Runs each size once and notes what it took; the seconds of all of them."""
+    for units, sample in inputs.items():
         began = clock()
-        model.run(inputs, {})
-        taken.append(clock() - began)
-    return taken
+        model.run(sample, {})
+        timings[units].append(clock() - began)
+    return sum(taken[-1] for taken in timings.values())
 
 
-class Measurements:
-    """The speeds measured on this machine, in one small JSON file. A damaged file is begun anew."""
+def _enough(rounds: int, spent: float, budget_s: float) -> bool:
+    if rounds == 0:
+        return False
+    return (rounds >= LEAST_ROUNDS and spent >= budget_s) or rounds >= MOST_ROUNDS or spent >= _PATIENCE * budget_s
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._speeds: dict[str, dict[str, Any]] = self._read()
 
-    @staticmethod
-    def key(cid: str, backend: str, precision: str, threads: int, library: str) -> str:
-        return "/".join((cid, backend, precision, str(threads), library))
+def _spread(taken: Sequence[float]) -> float:
+    middle = statistics.median(taken)
+    deviation = statistics.median([abs(each - middle) for each in taken])
+    return _SIGMA_PER_MAD * deviation / middle if middle > 0 else 0.0
 
-    def get(self, key: str) -> tuple[Speed, float] | None:
-        """The speed and the seconds that loading took, if they were ever measured."""
-        kept = self._speeds.get(key)
-        try:
-            return (Speed(**kept["speed"]), float(kept["load_s"])) if kept else None
-        except (KeyError, TypeError):
-            return None
 
-    def put(self, key: str, speed: Speed, load_s: float) -> None:
-        fields = {name: getattr(speed, name) for name in ("fixed_s", "per_unit_s", "unit", "spread", "count")}
-        self._speeds[key] = {"speed": fields, "load_s": load_s}
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self._speeds, indent=1))
-        os.replace(aside, self._path)
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        try:
-            kept = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            log.warning("measuring anew: %s cannot be read (%s)", self._path, error)
-            return {}
-        return kept if isinstance(kept, dict) else {}
+def _units(sample: Any, nominal: int) -> int:
+    """The bytes of text in a sample; what was asked for where it is no text."""
+    if isinstance(sample, str):
+        return len(sample.encode())
+    if isinstance(sample, list) and sample and all(isinstance(each, str) for each in sample):
+        return sum(len(each.encode()) for each in sample)
+    return nominal

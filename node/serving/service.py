@@ -1,17 +1,17 @@
 """What this node serves: its backends, the models loaded in them, and the jobs that run there.
 
 want(model)  ─► load on each backend ─► measure ─► offers() ─► advert
-admit(job)   ─► ticket in a backend's queue ─► execute ─► result
+admit(job)   ─► a place in a backend's queue ─► execute ─► load, if it is cold ─► compute ─► result
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 import trio
 
@@ -20,41 +20,67 @@ from ...backends.interface import BackendError
 from ...protocols.advert import BackendState, Offer
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
-from ..content.cid import parse_cid
-from .measuring import Measurements
+from ..content.cid import format_cid, parse_cid
+from .bell import Bell
+from .measurements import Measurements
+from .memory import Memory, default_limit
+from .residency import Resident
 from .scheduler import Ticket
-from .slots import OnProgress, Slot, SlotSettings
-from .workers import Supervision
+from .slots import Slot, SlotSettings, work_units
+from .warming import Warmer
+from .worker_jobs import OnChunk, OnProgress
+from .workers import READY, Supervision, WorkerLostError
 
-log = logging.getLogger(__name__)
-
-OnChunk = Callable[[int, list[int], str], Awaitable[None]]
+#: A job whose worker died before it came to it is given to the next worker so many times.
+_MOST_RETURNS: Final = 2
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`backends` None means all that are installed; `memory_bytes` bounds what loaded models take together."""
+    """`backends` None means all that are installed; `threads` None means all that this process may use.
+
+    `memory_bytes` bounds what loaded models take together; None is a part of the machine's memory.
+    """
 
     backends: tuple[str, ...] | None
-    threads: int
-    memory_bytes: int
+    threads: int | None
+    memory_bytes: int | None
     precision: str = "f32"
     supervision: Supervision = Supervision()
 
 
-@dataclass
 class Admission:
-    """A place in a backend's queue."""
+    """A place in a backend's queue, until its `with` block is left.
 
-    slot: Slot
-    cid: bytes
-    ticket: Ticket
-    queue_length: int
-    expected_wait_s: float
+    Attributes:
+        queue_length: jobs before this one when it was admitted.
+        expected_wait_s: seconds that they were predicted to take.
+    """
+
+    def __init__(self, slot: Slot, resident: Resident, ticket: Ticket) -> None:
+        self.slot = slot
+        self.resident = resident
+        self.ticket = ticket
+        resident.jobs += 1
+        self.queue_length = ticket.queue_length
+        self.expected_wait_s = ticket.expected_wait_s
+
+    @property
+    def backend(self) -> str:
+        return self.slot.name
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.resident.jobs -= 1
+        self.slot.queue.leave(self.ticket)
 
 
 class ServingService:
-    """The facade of all serving at one node."""
+    """The facade of all serving at one node. `on_change` is told whatever changes offers or backend states."""
 
     def __init__(
         self,
@@ -66,43 +92,58 @@ class ServingService:
         on_change: Callable[[], None],
     ) -> None:
         names = registry.available() if settings.backends is None else settings.backends
-        for name in names:
-            _check(name)
-        slot_settings = SlotSettings(settings.threads, settings.precision, cache, settings.supervision)
-        measurements = Measurements(measurements_path)
-        self._settings = settings
+        self._bell = Bell()
+        self._told = on_change
         self._model_path = model_path
-        self._on_change = on_change
         self._wanted: dict[bytes, str] = {}
-        self._slots = [Slot(name, slot_settings, measurements, self._changed) for name in names]
-        self._to_warm = trio.Event()
+        threads = settings.threads or available_threads()
+        slot_settings = SlotSettings(threads, settings.precision, cache, settings.supervision)
+        measurements = Measurements(measurements_path)
+        self._slots = [Slot(_checked(name), slot_settings, measurements, self._bell, self._changed) for name in names]
+        self._memory = Memory(settings.memory_bytes or default_limit(), self._slots, model_path, self._bell)
+        self._warmer = Warmer(self._slots, self._wanted, self._memory, self._bell, self._changed)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the workers until cancelled. Started at once: backends may still be probing."""
         async with trio.open_nursery() as nursery:
             for slot in self._slots:
-                nursery.start_soon(slot.worker.run)
-            nursery.start_soon(self._warm_all)
+                nursery.start_soon(slot.run)
+            nursery.start_soon(self._warmer.run)
             task_status.started()
-            await trio.sleep_forever()
 
     # --- what is offered
 
     def want(self, cid: bytes, task: str) -> None:
-        """Loads and measures the model in the background wherever it can run."""
+        """Loads and measures the model in the background wherever it can run, and tries again where it failed."""
         self._wanted[cid] = task
+        for slot in self._slots:
+            slot.resident(cid).forgive()
         self._changed()
 
+    async def warm(self, cid: bytes, task: str) -> None:
+        """The same, and returns when there is nothing left to do for it: it is warm, or failed, or found no room."""
+        self.want(cid, task)
+        while self.is_probing or self._warmer.has_work_for(cid):
+            await self._bell.wait()
+
     async def unload(self, cid: bytes) -> None:
-        """Forgets the model. Raises AccelError model-in-use while a job computes with it."""
-        if any(slot.in_use(cid) for slot in self._slots):
+        """Forgets the model and gives its memory back. Raises AccelError model-in-use while a job computes with it."""
+        if any(slot.has_jobs_of(cid) for slot in self._slots):
             raise AccelError(ErrorCode.MODEL_IN_USE, "a job is using the model", "Ask again when it has finished.")
-        self._wanted.pop(cid, None)
-        for slot in self._slots:
-            await slot.unload(cid)
-        self._on_change()
+        task = self._wanted.pop(cid, None)
+        self._warmer.leave(cid)
+        try:
+            for slot in self._slots:
+                await self._memory.clear(slot, slot.resident(cid))
+                slot.forget(cid)
+        except AccelError:
+            if task is not None:
+                self._wanted[cid] = task
+            raise
+        self._changed()
 
     def offers(self) -> list[Offer]:
+        """What this node can run, warm or cold, measured or not."""
         return [
             offer
             for cid, task in self._wanted.items()
@@ -111,143 +152,130 @@ class ServingService:
         ]
 
     def backend_states(self) -> list[BackendState]:
-        now = trio.current_time()
-        return [
-            BackendState(
-                slot.name,
-                str(slot.worker.info.get("device", "")),
-                slot.worker.state,
-                slot.scheduler.queued,
-                slot.scheduler.expected_wait_s(now),
-            )
-            for slot in self._slots
-        ]
+        return [slot.state() for slot in self._slots]
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether a backend has yet to say whether it can compute here, so that offers may still come."""
+        return any(slot.is_probing for slot in self._slots)
 
     def can_run(self, backend: str, task: str) -> bool:
-        return any(slot.name == backend and slot.can_run(task) for slot in self._slots)
+        return any(slot.is_called(backend) and slot.can_run(task) for slot in self._slots)
 
     def describe(self) -> list[dict[str, Any]]:
-        now = trio.current_time()
-        return [slot.describe(now) for slot in self._slots]
+        """Each backend's state for a person, with what it is doing and why a model does not run on it."""
+        return [slot.describe() for slot in self._slots]
 
     def memory(self) -> dict[str, int]:
-        return {"limit": self._settings.memory_bytes, "used": sum(slot.memory_bytes for slot in self._slots)}
+        return {"limit": self._memory.limit, "used": self._memory.used}
 
     # --- jobs
 
-    @contextmanager
-    def admit(self, request: Request) -> Iterator[Admission]:
-        """Gives the job a place in the queue of the backend it names, or of the one that is free soonest.
+    def admit(self, request: Request) -> Admission:
+        """A place in the queue of the backend that `options["backend"]` names, or of the one that will be done first.
+
+        To be used in a `with` block, which gives the place back.
 
         Raises:
-            AccelError: no-backend, model-not-here, unsupported-task, busy, worker-died.
+            AccelError: bad-cid, model-not-here, no-backend, unsupported-task, busy, deadline-exceeded, or why the
+                model cannot be used on that backend.
         """
         cid = parse_cid(request.model)
-        slot = self._slot_for(request)
         if self._model_path(cid) is None:
             raise AccelError(ErrorCode.MODEL_NOT_HERE, f"{request.model} is not on this node")
-        self._wanted.setdefault(cid, request.task)
-        now = trio.current_time()
-        wait_s = slot.scheduler.expected_wait_s(now)
-        queued = slot.scheduler.queued
-        ticket = slot.admit(cid, float(request.work.get("bytes", 0)), request.remaining_ms / 1000)
-        try:
-            yield Admission(slot, cid, ticket, queued, wait_s)
-        finally:
-            slot.leave(ticket)
+        if request.task != self._wanted.get(cid, request.task):
+            does = self._wanted[cid]
+            raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {does}.")
+        slot = self._slot_for(cid, request)
+        resident = slot.resident(cid)
+        ticket = slot.queue.admit(slot.predicted_s(resident, work_units(request)), request.remaining_ms / 1000)
+        return Admission(slot, resident, ticket)
 
     async def execute(
         self, admission: Admission, request: Request, payload: bytes, *, on_progress: OnProgress, on_chunk: OnChunk
     ) -> tuple[dict[str, Any], bytes]:
-        """The report and the packed result. Cancelling it cancels the job in the worker. Raises AccelError."""
-        slot, began = admission.slot, trio.current_time()
-        await slot.turn(admission.ticket)
-        queue_s = trio.current_time() - began
-        folder = self._model_path(admission.cid)
-        if folder is None:
-            raise AccelError(ErrorCode.MODEL_NOT_HERE, f"{request.model} was removed from this node")
-        with slot.using(admission.cid):
-            await self._make_room(slot, admission.cid, folder)
-            loaded = await slot.ensure_loaded(admission.cid, folder, on_progress)
-            report, result = await slot.compute(loaded, request, payload, on_progress, on_chunk)
-        return {**report, "queue_s": queue_s}, result
+        """The report and the packed result. Cancelling it cancels the job in the worker.
 
-    def _slot_for(self, request: Request) -> Slot:
-        wanted = request.options.get("backend")
-        fitting = [slot for slot in self._slots if wanted in (None, slot.name)]
-        if not fitting:
-            raise AccelError(ErrorCode.NO_BACKEND, f"this node has no backend {wanted or 'at all'}")
-        able = [slot for slot in fitting if slot.can_run(request.task)]
+        Raises:
+            AccelError: what the worker answered, worker-died, out-of-memory, or why the model does not load.
+        """
+        began = trio.current_time()
+        for returns in range(_MOST_RETURNS + 1):
+            try:
+                report, result = await self._attempt(admission, request, payload, on_progress, on_chunk)
+            except WorkerLostError as error:
+                if error.begun or returns == _MOST_RETURNS:
+                    raise
+                admission.slot.queue.requeue(admission.ticket)
+            else:
+                report["total_s"] = trio.current_time() - began
+                return {"model": format_cid(admission.resident.cid), **report}, result
+        raise AssertionError("the last return raises")
+
+    async def _attempt(
+        self, admission: Admission, request: Request, payload: bytes, on_progress: OnProgress, on_chunk: OnChunk
+    ) -> tuple[dict[str, Any], bytes]:
+        slot, resident, ticket = admission.slot, admission.resident, admission.ticket
+        queued_at = trio.current_time()
+        await slot.queue.turn(ticket)
+        turn_at = trio.current_time()
+        if not slot.can_run(request.task):
+            raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{slot.name} does no {request.task}")
+        with slot.using(resident):
+            await self._memory.load(slot, resident, on_progress)
+            loaded_at = trio.current_time()
+            report, result = await slot.compute(ticket, resident, request, payload, on_progress, on_chunk)
+        begun_at = ticket.started_at or loaded_at
+        report["queue_s"] = max(0.0, turn_at - queued_at) + max(0.0, begun_at - loaded_at)
+        report["load_s"] = loaded_at - turn_at
+        return report, result
+
+    def _slot_for(self, cid: bytes, request: Request) -> Slot:
+        name = request.options.get("backend")
+        called = [slot for slot in self._slots if slot.is_called(name)]
+        if not called:
+            there_are = ", ".join(slot.name for slot in self._slots) or "none"
+            raise AccelError(
+                ErrorCode.NO_BACKEND, f"this node has no backend {name or ''}".strip(), f"It has: {there_are}."
+            )
+        able = [slot for slot in called if slot.may_run(request.task)]
         if not able:
-            not_ready = [slot for slot in fitting if slot.worker.state != "ready"]
-            if not_ready:
-                raise AccelError(ErrorCode.WORKER_DIED, f"{not_ready[0].name} is {not_ready[0].worker.state}")
-            raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"no backend of this node does {request.task!r}")
-        now = trio.current_time()
-        return min(able, key=lambda slot: slot.scheduler.expected_wait_s(now))
-
-    # --- warming
+            raise _cannot(called, request.task)
+        usable = [slot for slot in able if slot.resident(cid).error is None]
+        if not usable:
+            error = able[0].resident(cid).error
+            assert error is not None  # noqa: S101
+            raise error
+        return min(usable, key=lambda slot: _completion_s(slot, cid, request))
 
     def _changed(self) -> None:
-        self._to_warm.set()
-        self._on_change()
-
-    async def _warm_all(self) -> None:
-        """Loads what is wanted, one at a time, where it fits the memory without unloading anything."""
-        while True:
-            await self._to_warm.wait()
-            self._to_warm = trio.Event()
-            for cid, slot, folder in list(self._to_load()):
-                if self._fits(slot, cid, folder):
-                    await self._warm(cid, slot, folder)
-
-    def _to_load(self) -> Iterator[tuple[bytes, Slot, Path]]:
-        for cid, task in list(self._wanted.items()):
-            for slot in self._slots:
-                folder = self._model_path(cid)
-                if folder is not None and slot.needs_warming(cid, task):
-                    yield cid, slot, folder
-
-    async def _warm(self, cid: bytes, slot: Slot, folder: Path) -> None:
-        try:
-            with slot.using(cid):
-                loaded = await slot.ensure_loaded(cid, folder, _quiet)
-                await slot.ensure_measured(loaded)
-        except AccelError as error:
-            log.warning("a model does not run on %s: %s", slot.name, error)
-        self._on_change()
-
-    def _fits(self, slot: Slot, cid: bytes, folder: Path) -> bool:
-        used = sum(each.memory_bytes for each in self._slots)
-        return used + slot.estimate(cid, folder) <= self._settings.memory_bytes
-
-    async def _make_room(self, slot: Slot, cid: bytes, folder: Path) -> None:
-        """Unloads the least recently used models until this one fits. Raises AccelError out-of-memory."""
-        if slot.is_loaded(cid):
-            return
-        while not self._fits(slot, cid, folder):
-            idle = [
-                (each.last_used(loaded), each, loaded)
-                for each in self._slots
-                for loaded in each.loaded_models()
-                if not each.in_use(loaded)
-            ]
-            if not idle:
-                raise AccelError(
-                    ErrorCode.OUT_OF_MEMORY,
-                    f"the model does not fit into {self._settings.memory_bytes >> 20} MiB beside those in use",
-                    "Start the node with more --memory, or use a node that has it.",
-                )
-            _, owner, oldest = min(idle, key=lambda each: each[0])
-            await owner.unload(oldest)
+        self._bell.ring()
+        self._told()
 
 
-def _check(name: str) -> None:
+def available_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _completion_s(slot: Slot, cid: bytes, request: Request) -> tuple[bool, float]:
+    """A backend that is not ready comes after one that is, whatever is predicted of it."""
+    predicted_s = slot.predicted_s(slot.resident(cid), work_units(request))
+    return slot.worker.state != READY, slot.queue.scheduler.wait_s() + predicted_s
+
+
+def _cannot(slots: list[Slot], task: str) -> AccelError:
+    """Why none of these backends runs the task: a failed one may have been the one that could."""
+    failed = [slot for slot in slots if not slot.worker.info]
+    if failed:
+        return failed[0].worker.unavailable()
+    names = ", ".join(slot.name for slot in slots)
+    return AccelError(ErrorCode.UNSUPPORTED_TASK, f"no backend of this node does {task!r} (it has {names})")
+
+
+def _checked(name: str) -> str:
     try:
         registry.check(name)
     except BackendError as error:
         raise AccelError(error.code, error.message, error.hint) from None
-
-
-def _quiet(state: str, done: int, total: int, note: str = "") -> None:
-    log.info("%s: %s %d/%d", note, state, done, total)
+    return name

@@ -1,324 +1,351 @@
-"""A slot: one backend of this node, with its worker, its queue and the models loaded in it."""
+"""A slot: one backend of this node, with its worker, its queue and the models in the worker's memory."""
 
 from __future__ import annotations
 
-import fcntl
-import getpass
 import logging
-import os
-import tempfile
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
-from ...backends.interface import BackendError
-from ...backends.loading import inspect
-from ...protocols.advert import Offer, Speed
+from ...protocols.advert import BackendState, Offer, Speed
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
-from ...protocols.inference_session import (
-    ChunkReceived,
-    FailedReceived,
-    ProgressReceived,
-    RefusedReceived,
-    ResultReceived,
-)
 from ..content.cid import format_cid
-from .measuring import BUDGET_S, Measurements
-from .scheduler import Scheduler, Ticket
-from .workers import Supervision, Worker
+from .bell import Bell
+from .job_queue import JobQueue
+from .measurements import Key, Measurement, Measurements
+from .measuring import BUDGET_S
+from .residency import LEAST_BYTES, Place, Resident
+from .scheduler import Ticket
+from .worker_jobs import OnChunk, OnProgress, WorkerJobs
+from .workers import FAILED, READY, Supervision, Worker, WorkerLostError
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int, str], None]
-OnChunk = Callable[[int, list[int], str], Awaitable[None]]
-
-_LOAD_TIMEOUT_S = 900.0
-_MEASURE_TIMEOUT_S = 300.0
-_LOCK_DEADLINE_S = 120.0
-_MOST_LOAD_FAILURES = 2
-#: Predicted for a model that was never measured, so that a queue of such jobs has a length at all.
-_UNMEASURED_S = 1.0
+#: Predicted for loading a model that was never loaded.
+UNKNOWN_LOAD_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class SlotSettings:
+    """`threads` to compute with; the deadlines in seconds of what a worker may hang in."""
+
     threads: int
     precision: str
     cache: Path
-    supervision: Supervision
-
-
-@dataclass
-class Loaded:
-    """A model in a worker's memory, and what its loading said of it."""
-
-    cid: bytes
-    generation: int
-    precision: str
-    memory_bytes: int
-    details: dict[str, Any]
-    load_s: float
-    last_used: float
-    speed: Speed | None = None
+    supervision: Supervision = Supervision()
+    load_timeout_s: float = 900.0
+    unload_timeout_s: float = 600.0
+    measure_timeout_s: float = 300.0
+    #: A job whose caller left and that still computes after this holds the backend up: its worker is killed.
+    stuck_after_s: float = 60.0
 
 
 class Slot:
     """One backend. Its name is the backend's own, such as `cpu` or `openvino:CPU`, once it was probed."""
 
     def __init__(
-        self, backend: str, settings: SlotSettings, measurements: Measurements, on_change: Callable[[], None]
+        self,
+        backend: str,
+        settings: SlotSettings,
+        measurements: Measurements,
+        bell: Bell,
+        on_change: Callable[[], None],
     ) -> None:
-        self.worker = Worker(backend, settings.threads, settings.cache, on_change, settings.supervision)
-        self.scheduler = Scheduler()
+        self.worker = Worker(backend, settings.threads, settings.cache, self._worker_changed, settings.supervision)
+        self.queue = JobQueue(lambda: self.worker.is_available)
+        self._jobs = WorkerJobs(self.worker, self.queue, self._start, settings.stuck_after_s)
         self._settings = settings
         self._measurements = measurements
+        self._bell = bell
         self._on_change = on_change
-        self._loaded: dict[bytes, Loaded] = {}
-        self._failures: dict[bytes, list[AccelError]] = defaultdict(list)
-        self._using: dict[bytes, int] = defaultdict(int)
-        self._loading = trio.Lock()
-        self._turns: dict[Ticket, trio.Event] = {}
-        self.activity = ""
+        self._residents: dict[bytes, Resident] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Runs the worker, and what goes on in it on nobody's behalf, until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self.worker.run()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    # --- facts
 
     @property
     def name(self) -> str:
         return str(self.worker.info.get("backend", self.worker.backend))
 
     @property
-    def memory_bytes(self) -> int:
-        return sum(each.memory_bytes for each in self._current().values())
+    def residents(self) -> list[Resident]:
+        return list(self._residents.values())
 
-    # --- facts
+    def is_called(self, name: str | None) -> bool:
+        return name in (None, self.name, self.worker.backend)
 
     def can_run(self, task: str) -> bool:
-        return self.worker.state == "ready" and task in self.worker.info.get("tasks", ())
+        """Whether the backend does such tasks and will take another job, if not at this moment then soon."""
+        return self.worker.state != FAILED and task in self.worker.info.get("tasks", ())
+
+    def may_run(self, task: str) -> bool:
+        """The same, of a backend that may not have been probed yet."""
+        return self.can_run(task) or self.is_probing
+
+    @property
+    def is_probing(self) -> bool:
+        return self.worker.state != FAILED and not self.worker.info
+
+    def is_ready_for(self, task: str) -> bool:
+        return self.worker.state == READY and self.can_run(task)
+
+    def has_jobs_of(self, cid: bytes) -> bool:
+        return cid in self._residents and self._residents[cid].jobs > 0
+
+    def resident(self, cid: bytes) -> Resident:
+        """What is known here of a model; begun when it is first asked for."""
+        resident = self._residents.setdefault(cid, Resident(cid))
+        if resident.measurement is None and self.worker.info:
+            resident.measurement = self._measurements.get(self._key(cid))
+        return resident
 
     def offer(self, cid: bytes, task: str) -> Offer | None:
         """What this backend offers for a model of this node; None when it cannot run it."""
-        if not self.can_run(task) or self._unusable(cid):
+        resident = self.resident(cid)
+        if not self.can_run(task) or resident.error is not None:
             return None
-        loaded = self._current().get(cid)
-        kept = self._measurements.get(self._key(cid))
-        speed = loaded.speed if loaded and loaded.speed else (kept[0] if kept else None)
-        load_s = loaded.load_s if loaded else (kept[1] if kept else 0.0)
-        precision = loaded.precision if loaded else self._settings.precision
-        return Offer(cid, self.name, task, precision, loaded is not None, load_s, speed)
+        return Offer(
+            cid,
+            self.name,
+            task,
+            self._precision(resident),
+            resident.is_warm,
+            self._load_s(resident, unknown=0.0),
+            resident.speed,
+        )
 
-    def needs_warming(self, cid: bytes, task: str) -> bool:
-        loaded = self._current().get(cid)
-        return self.can_run(task) and not self._unusable(cid) and (loaded is None or loaded.speed is None)
+    def state(self) -> BackendState:
+        scheduler = self.queue.scheduler
+        device = str(self.worker.info.get("device", ""))
+        return BackendState(self.name, device, self.worker.state, scheduler.length, scheduler.wait_s())
 
-    def is_loaded(self, cid: bytes) -> bool:
-        return cid in self._current()
-
-    def loaded_models(self) -> list[bytes]:
-        return list(self._current())
-
-    def last_used(self, cid: bytes) -> float:
-        return self._loaded[cid].last_used
-
-    def in_use(self, cid: bytes) -> bool:
-        return self._using.get(cid, 0) > 0
-
-    def estimate(self, cid: bytes, folder: Path) -> int:
-        """Bytes of memory that loading the model is going to take; 0 when it is loaded."""
-        if self.is_loaded(cid):
-            return 0
-        try:
-            return inspect(folder).memory_bytes
-        except BackendError as error:
-            raise AccelError(error.code, error.message, error.hint) from None
-
-    def describe(self, now: float) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """For a person: the state, why it is so, and what happens to each model."""
+        state = self.state()
         return {
-            "name": self.name,
-            "device": self.worker.info.get("device", ""),
-            "library": self.worker.info.get("library", ""),
-            "state": self.worker.state,
-            "activity": self.activity,
+            "name": state.name,
+            "device": state.device,
+            "library": str(self.worker.info.get("library", "")),
+            "state": state.state,
             "reason": self.worker.reason,
-            "queued": self.scheduler.queued,
-            "wait_s": self.scheduler.expected_wait_s(now),
-            "loaded": [format_cid(cid) for cid in self._current()],
-            "failed": {format_cid(cid): each[-1].as_dict() for cid, each in self._failures.items() if each},
+            "queued": state.queued,
+            "wait_s": state.wait_s,
+            "activity": next((_activity(each) for each in self.residents if each.activity), ""),
+            "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
         }
 
-    # --- the queue
+    def predicted_s(self, resident: Resident, units: float) -> float:
+        """Seconds that a job of so much work takes here, loading the model included when it is the one to do it."""
+        speed = resident.speed
+        compute_s = speed.seconds(units) if speed else resident.job_s
+        if resident.is_warm or resident.jobs:
+            return compute_s
+        return compute_s + self._load_s(resident, unknown=UNKNOWN_LOAD_S)
 
-    def admit(self, cid: bytes, units: float, remaining_s: float) -> Ticket:
-        loaded = self._current().get(cid)
-        kept = self._measurements.get(self._key(cid))
-        speed = loaded.speed if loaded and loaded.speed else (kept[0] if kept else None)
-        predicted_s = speed.seconds(units) if speed else _UNMEASURED_S
-        ticket = self.scheduler.admit(predicted_s, remaining_s, trio.current_time())
-        self._turns[ticket] = trio.Event()
-        self._advance()
-        return ticket
-
-    async def turn(self, ticket: Ticket) -> None:
-        """Returns when the job may go to the worker."""
-        await self._turns[ticket].wait()
-
-    def leave(self, ticket: Ticket) -> None:
-        self.scheduler.leave(ticket)
-        self._turns.pop(ticket, None)
-        self._advance()
-
-    def _advance(self) -> None:
-        while ticket := self.scheduler.start_next(trio.current_time()):
-            self._turns[ticket].set()
+    def memory_estimate(self, resident: Resident) -> int | None:
+        """Bytes that the model took when it was measured; None when it never was."""
+        return resident.measurement.memory_bytes if resident.measurement else None
 
     # --- models
 
     @contextmanager
-    def using(self, cid: bytes) -> Iterator[None]:
-        """While inside, the model is not unloaded."""
-        self._using[cid] += 1
+    def using(self, resident: Resident) -> Iterator[None]:
+        """While inside, the model is not unloaded to make room."""
+        resident.users += 1
         try:
             yield
         finally:
-            self._using[cid] -= 1
-            if not self._using[cid]:
-                del self._using[cid]
+            resident.users -= 1
+            resident.last_used = trio.current_time()
+            self._bell.ring()
 
-    async def ensure_loaded(self, cid: bytes, folder: Path, on_progress: OnProgress) -> Loaded:
-        """Loads the model if it is not loaded; one at a time. Raises AccelError."""
-        async with self._loading:
-            if self._unusable(cid):
-                raise self._failures[cid][-1]
-            if (loaded := self._current().get(cid)) is None:
-                with self._doing(f"loading {format_cid(cid)[:16]}…"):
-                    loaded = self._loaded[cid] = await self._load(cid, folder, on_progress)
-                self._on_change()
-            loaded.last_used = trio.current_time()
-            return loaded
+    def begin_loading(self, resident: Resident, folder: Path, estimate: int) -> None:
+        """Loads in the background: who asked may leave, the model still comes. Its place tells when it is over."""
+        resident.place, resident.bytes = Place.LOADING, max(estimate, LEAST_BYTES)
+        resident.last_failure = None
+        self._start(self._load, resident, folder)
 
-    async def ensure_measured(self, loaded: Loaded) -> None:
-        """Measures how fast the model runs here, alone on this machine, unless that is known from before."""
-        key = self._key(loaded.cid)
-        if kept := self._measurements.get(key):
-            loaded.speed = kept[0]
-            return
-        with self._doing(f"measuring {format_cid(loaded.cid)[:16]}…"):
-            async with _alone_on_this_machine():
-                arguments = {"key": format_cid(loaded.cid), "seconds": BUDGET_S}
-                fields = await self.worker.channel.call("measure", arguments, timeout=_MEASURE_TIMEOUT_S)
-        loaded.speed = Speed(**fields)
-        self._measurements.put(key, loaded.speed, loaded.load_s)
+    def begin_unloading(self, resident: Resident) -> None:
+        if resident.is_warm:
+            resident.place = Place.UNLOADING
+            self._start(self._unload, resident)
 
-    async def unload(self, cid: bytes) -> None:
-        self._failures.pop(cid, None)
-        if self._current().pop(cid, None) is not None and self.worker.state == "ready":
-            self._loaded.pop(cid, None)
-            await self.worker.channel.call("unload", {"key": format_cid(cid)}, timeout=_MEASURE_TIMEOUT_S)
+    def forget(self, cid: bytes) -> None:
+        """Drops what is known of a model that is cold."""
+        if (resident := self._residents.get(cid)) is not None and resident.place is Place.COLD:
+            del self._residents[cid]
+
+    async def measure(self, resident: Resident) -> None:
+        """Measures the loaded model and keeps the result. Raises AccelError."""
+        arguments = {"key": format_cid(resident.cid), "seconds": BUDGET_S}
+        with self._doing(resident, "measuring"):
+            fields = await self._operate(resident, "measure", arguments, self._settings.measure_timeout_s)
+        resident.measurement = self._measurements.put(
+            self._key(resident.cid),
+            Speed(**fields),
+            precision=resident.precision,
+            load_s=resident.load_s,
+            memory_bytes=resident.bytes,
+        )
+        self._on_change()
+
+    # --- jobs
 
     async def compute(
-        self, loaded: Loaded, request: Request, payload: bytes, on_progress: OnProgress, on_chunk: OnChunk
+        self,
+        ticket: Ticket,
+        resident: Resident,
+        request: Request,
+        payload: bytes,
+        on_progress: OnProgress,
+        on_chunk: OnChunk,
     ) -> tuple[dict[str, Any], bytes]:
-        """Runs one job in the worker. Raises AccelError; worker-died when its process went away."""
-        asked = replace(request, model=format_cid(loaded.cid), options={})
-        async with self.worker.channel.request(asked, payload) as exchange:
-            async for event in exchange:
-                match event:
-                    case ResultReceived(_, report, result):
-                        return self._report(loaded, report), result
-                    case FailedReceived(_, code, message, hint) | RefusedReceived(_, code, message, hint):
-                        raise self._of_worker(code, message, hint)
-                    case ProgressReceived(_, state, done, total, note):
-                        on_progress(state, done, total, note)
-                    case ChunkReceived(_, offset, token_ids, text):
-                        await on_chunk(offset, token_ids, text)
-        raise AccelError(ErrorCode.WORKER_DIED, "the worker left without an answer")
-
-    async def _load(self, cid: bytes, folder: Path, on_progress: OnProgress) -> Loaded:
-        generation = self.worker.generation
-        arguments = {"key": format_cid(cid), "folder": str(folder), "precision": self._settings.precision}
-        try:
-            facts = await self.worker.channel.call("load", arguments, timeout=_LOAD_TIMEOUT_S, on_progress=on_progress)
-        except AccelError as error:
-            failure = self._of_worker(error.code, error.message, error.hint)
-            self._failures[cid].append(failure)
-            raise failure from None
-        return Loaded(
-            cid,
-            generation,
-            facts["precision"],
-            facts["memory_bytes"],
-            facts["details"],
-            facts["load_s"],
-            trio.current_time(),
-        )
-
-    def _report(self, loaded: Loaded, report: dict[str, Any]) -> dict[str, Any]:
-        return {
+        """Runs a job of a loaded model: its report and packed result. Raises WorkerLostError, AccelError."""
+        asked = replace(request, model=format_cid(resident.cid), options={})
+        result = await self._jobs.run(ticket, asked, payload, on_progress, on_chunk)
+        self.worker.proved()
+        run_s = float(result.report["run_s"])
+        resident.observe(work_units(request), run_s)
+        report = {
             "backend": self.name,
-            "device": self.worker.info.get("device", ""),
-            "precision": loaded.precision,
-            "implementation": loaded.details,
-            "counts": report.get("counts", {}),
-            **report.get("timings", {}),
+            "device": str(self.worker.info.get("device", "")),
+            "precision": resident.precision,
+            "implementation": resident.details,
+            "compute_s": run_s,
+            **result.report["timings"],
+            "counts": result.report["counts"],
         }
+        return report, result.payload
 
-    def _of_worker(self, code: str, message: str, hint: str) -> AccelError:
-        """A worker that is gone is no lost peer."""
-        if code == ErrorCode.PEER_LOST:
-            return AccelError(ErrorCode.WORKER_DIED, f"the {self.name} worker died", hint)
-        return AccelError(code, message, hint)
+    # --- inside
 
-    def _unusable(self, cid: bytes) -> bool:
-        """A model that could not be loaded: once for a reason of its own, twice when it killed the worker."""
-        failures = self._failures.get(cid, [])
-        return len(failures) >= _MOST_LOAD_FAILURES or any(each.code != ErrorCode.WORKER_DIED for each in failures)
+    async def _load(self, resident: Resident, folder: Path) -> None:
+        def report(state: str, done: int, total: int, _note: str) -> None:
+            resident.activity = (state, done, total)
+            self._bell.ring()
 
-    def _current(self) -> dict[bytes, Loaded]:
-        """What is loaded in the process that runs now."""
-        if any(each.generation != self.worker.generation for each in self._loaded.values()):
-            self._loaded = {
-                cid: each for cid, each in self._loaded.items() if each.generation == self.worker.generation
-            }
-        return self._loaded if self.worker.state == "ready" else {}
+        key = format_cid(resident.cid)
+        arguments = {"key": key, "folder": str(folder), "precision": self._settings.precision}
+        try:
+            with self._doing(resident, "loading"):
+                facts = await self._operate(resident, "load", arguments, self._settings.load_timeout_s, report)
+        except AccelError as error:
+            log.warning("%s does not load on %s: %s", key, self.name, error)
+            resident.become_cold()
+        else:
+            self._loaded(resident, facts)
+        self._on_change()
 
-    def _key(self, cid: bytes) -> str:
-        settings = self._settings
-        return Measurements.key(
-            format_cid(cid), self.name, settings.precision, settings.threads, self.worker.info.get("library", "")
-        )
+    async def _operate(
+        self,
+        resident: Resident,
+        method: str,
+        arguments: dict[str, Any],
+        timeout: float,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Something that the worker does to a model; what fails in it counts against that model. Raises AccelError."""
+        try:
+            answer: dict[str, Any] = await self.worker.call(method, arguments, timeout=timeout, on_progress=on_progress)
+        except AccelError as error:
+            resident.last_failure = error
+            if error.code == ErrorCode.DEADLINE_EXCEEDED:
+                self.worker.kill(f"{method} took more than {timeout:g} s")
+            if not isinstance(error, WorkerLostError) or error.begun:
+                resident.strike(error)
+            raise
+        self.worker.proved()
+        return answer
+
+    def _loaded(self, resident: Resident, facts: dict[str, Any]) -> None:
+        resident.place = Place.WARM
+        resident.bytes = max(int(facts["memory_bytes"]), LEAST_BYTES)
+        resident.load_s = float(facts["load_s"])
+        resident.task, resident.precision = str(facts["task"]), str(facts["precision"])
+        resident.details = dict(facts["details"])
+
+    async def _unload(self, resident: Resident) -> None:
+        timeout = self._settings.unload_timeout_s
+        try:
+            await self.worker.call("unload", {"key": format_cid(resident.cid)}, timeout=timeout)
+        except AccelError as error:
+            self.worker.kill(f"a model could not be unloaded: {error.message}")
+        resident.become_cold()
+        self._on_change()
+
+    def _worker_changed(self) -> None:
+        state = self.worker.state
+        if state != READY:
+            # What was loaded went with the process; what is on its way is told by its own call.
+            for resident in self._residents.values():
+                if resident.is_warm:
+                    resident.become_cold()
+        self.queue.advance()
+        if state == FAILED:
+            self.queue.close(self.worker.unavailable)
+        self._on_change()
 
     @contextmanager
-    def _doing(self, activity: str) -> Iterator[None]:
-        self.activity = activity
+    def _doing(self, resident: Resident, state: str) -> Iterator[None]:
+        resident.activity = (state, 0, 1)
+        self._bell.ring()
         try:
             yield
         finally:
-            self.activity = ""
+            resident.activity = None
+
+    def _start(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        if self._nursery is None:
+            raise AccelError(ErrorCode.DRAINING, "this node is stopping")
+        self._nursery.start_soon(work, *arguments)
+
+    def _precision(self, resident: Resident) -> str:
+        if resident.precision:
+            return resident.precision
+        return resident.measurement.precision if resident.measurement else self._settings.precision
+
+    def _load_s(self, resident: Resident, unknown: float) -> float:
+        kept: Measurement | None = resident.measurement
+        return resident.load_s or (kept.load_s if kept else 0.0) or unknown
+
+    def _key(self, cid: bytes) -> Key:
+        versions = f"{self.worker.info.get('library', '')} on {self.worker.info.get('device', '')}"
+        return Key(format_cid(cid), self.name, self._settings.precision, self._settings.threads, versions)
 
 
-@asynccontextmanager
-async def _alone_on_this_machine() -> AsyncIterator[None]:
-    """Holds the lock that all nodes of this user on this machine share, so that nobody measures beside another.
-
-    After a while it goes on without: a measurement with a neighbour is worth more than none.
-    """
-    path = Path(tempfile.gettempdir()) / f"ipfs-accel-node-measuring-{getpass.getuser()}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with trio.move_on_after(_LOCK_DEADLINE_S):
-            while not _locked(descriptor):
-                await trio.sleep(0.05)
-        yield
-    finally:
-        os.close(descriptor)
+def work_units(request: Request) -> float:
+    """The work of a job in bytes of text, as its submitter counted it; never negative, 0 when it did not."""
+    units = request.work.get("bytes", 0)
+    return max(0.0, float(units)) if isinstance(units, int | float) and units == units else 0.0
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _activity(resident: Resident) -> str:
+    state, done, total = resident.activity or ("", 0, 0)
+    return f"{state} {format_cid(resident.cid)[:16]}… {done}/{total}"
+
+
+def _described(resident: Resident) -> dict[str, Any]:
+    return {
+        "cid": format_cid(resident.cid),
+        "state": resident.activity[0] if resident.activity else resident.place.value,
+        "precision": resident.precision,
+        "memory_bytes": resident.bytes,
+        "in_use": resident.users,
+        "measured": resident.measurement is not None,
+        "error": resident.error.as_dict() if resident.error else None,
+    }

@@ -1,10 +1,14 @@
 """The worker process: holds one backend's models and computes, one job at a time.
 
-    python -m ipfs_accel_node.node.serving.worker_main --backend cpu --fd 5 --threads 2 --cache DIR
+    python -P -m ipfs_accel_node.node.serving.worker_main --backend cpu --fd 5 --threads 2 --cache DIR
 
-It speaks the inference protocol's frames over the inherited socket, the node being the dialler. Three threads: one
-reads (and so answers pings and takes cancels while another computes), one computes, one writes, so that computing
-never waits for a reader. When the socket closes the process ends at once, whatever it was doing.
+It speaks the inference protocol's frames over the inherited socket; the node is the dialler. Three threads:
+
+    main     reads: answers pings and takes cancels while another computes; ends the process when the socket closes
+    compute  takes one operation after another
+    write    sends what waits, so that computing never waits for a slow reader
+
+Neither trio nor libp2p is imported here, and an engine only in the process that computes with it.
 """
 
 from __future__ import annotations
@@ -12,17 +16,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import queue
+import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ...backends import registry
-from ...backends.interface import Backend, BackendError, LoadedModel, LoadOptions
+from ...backends.interface import BackendError
 from ...protocols import values
 from ...protocols.errors import AccelError, ErrorCode, ProtocolError
 from ...protocols.inference import Request
@@ -35,176 +38,198 @@ from ...protocols.inference_session import (
     RequestReceived,
     Session,
 )
-from .measuring import measure
+from .worker_models import WorkerModels
+from .worker_queue import BEGUN, RELEASED, Work, WorkQueue
 
 log = logging.getLogger(__name__)
 
-_MOST_QUEUED = 1024
-_READ_SIZE = 1 << 20
-_PROGRESS_EVERY_S = 0.05
+_READ_SIZE: Final = 1 << 18
+_WRITE_SIZE: Final = 1 << 18
+_THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
+)  # fmt: skip
+_OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+Answer = tuple[dict[str, Any], Any]
+
+
+class Link:
+    """One session over one socket, for several threads. Nothing here waits for the socket but `write_all`.
+
+    Who has something to say sends it at once as far as the socket takes it, which saves a thread's turn; the writing
+    thread sends the rest.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.limits = Limits()
+        self._session = Session(dialler=False, limits=self.limits)
+        self._changed = threading.Condition()
+        self._rest = memoryview(b"")
+
+    def say(self, speak: Callable[[Session], None]) -> None:
+        """Lets `speak` answer through the session and sends what may go."""
+        with self._changed:
+            speak(self._session)
+            self._send_at_once()
+
+    def read_all(self, take: Callable[[Event], None]) -> None:
+        """Returns when the other side has closed. Raises OSError or ProtocolError when the conversation broke."""
+        while data := self._connection.recv(_READ_SIZE):
+            with self._changed:
+                events = self._session.receive(data)
+                self._send_at_once()
+            for event in events:
+                take(event)
+
+    def write_all(self) -> None:
+        while True:
+            with self._changed:
+                while not self._rest:
+                    self._changed.wait()
+            # No other thread touches the rest while there is some.
+            self._connection.sendall(self._rest)
+            with self._changed:
+                self._rest = memoryview(b"")
+                self._send_at_once()
+
+    def _send_at_once(self) -> None:
+        while not self._rest and (data := self._session.data_to_send(_WRITE_SIZE)):
+            sent = 0
+            with suppress(BlockingIOError):
+                sent = self._connection.send(data, socket.MSG_DONTWAIT)
+            self._rest = memoryview(data)[sent:]
+        if self._rest:
+            self._changed.notify()
 
 
 class Worker:
-    """One backend behind one socket."""
+    """What arrives is queued by the reading thread and answered by the computing one."""
 
-    def __init__(self, connection: socket.socket, backend_name: str, threads: int, cache: Path) -> None:
-        self._connection = connection
-        self._backend_name = backend_name
-        self._made: Backend | None = None
-        self._threads = threads
-        self._cache = cache
-        self._models: dict[str, LoadedModel] = {}
-        self._session = Session(dialler=False, limits=Limits(max_open=_MOST_QUEUED))
-        self._lock = threading.Lock()
-        self._to_write = threading.Event()
-        self._work: queue.Queue[Callable[[], None]] = queue.Queue(_MOST_QUEUED)
-        self._waiting: dict[int, Request] = {}
-        self._cancelled: dict[int, threading.Event] = {}
+    def __init__(self, link: Link, models: WorkerModels) -> None:
+        self._link = link
+        self._models = models
+        self._queue = WorkQueue()
+        self._incomplete: dict[int, Request] = {}
 
-    def serve(self) -> None:
-        """Reads until the socket closes, then ends the process."""
-        for loop in (self._compute_all, self._write_all):
-            threading.Thread(target=_or_exit, args=(loop,), daemon=True).start()
-        _or_exit(self._read_all)
-
-    def _read_all(self) -> None:
-        while data := self._connection.recv(_READ_SIZE):
-            with self._lock:
-                events = self._session.receive(data)
-            for event in events:
-                self._take(event)
-            self._to_write.set()
-        os._exit(0)
-
-    def _write_all(self) -> None:
-        while True:
-            self._to_write.wait()
-            self._to_write.clear()
-            while data := self._next_to_write():
-                self._connection.sendall(data)
-
-    def _next_to_write(self) -> bytes:
-        with self._lock:
-            return self._session.data_to_send(1 << 18)
-
-    def _compute_all(self) -> None:
-        while True:
-            self._work.get()()
-
-    def _take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:
+        """What the reading thread does with an event: at once, whatever is being computed."""
         match event:
-            case RequestReceived(request_id, request, payload):
-                self._cancelled[request_id] = threading.Event()
-                self._say(self._session.accept, request_id, self._work.qsize(), 0)
-                if payload is None:
-                    self._waiting[request_id] = request
-                else:
-                    self._queue_job(request_id, request, payload)
-            case PayloadReceived(request_id, payload) if request_id in self._waiting:
-                self._queue_job(request_id, self._waiting.pop(request_id), payload)
+            case RequestReceived(request_id, request, None):
+                # Its inputs follow only when it is accepted.
+                self._incomplete[request_id] = request
+                self._link.say(lambda session: session.accept(request_id, self._queue.length, 0))
+            case RequestReceived(request_id, request, bytes(payload)):
+                self._enqueue_job(request_id, request, payload, accepted=False)
+            case PayloadReceived(request_id, payload) if request_id in self._incomplete:
+                self._enqueue_job(request_id, self._incomplete.pop(request_id), payload, accepted=True)
+            case CallReceived(request_id, str(method), payload) if method == RELEASED:
+                self._answer_when_released(request_id, payload)
             case CallReceived(request_id, method, payload):
-                self._cancelled[request_id] = threading.Event()
-                self._work.put(lambda: self._run_call(request_id, method, payload))
+                self._enqueue(Work(request_id, partial(self._call, request_id, method, payload)))
             case Cancelled(request_id):
-                self._waiting.pop(request_id, None)
-                if request_id in self._cancelled:
-                    self._cancelled[request_id].set()
+                self._incomplete.pop(request_id, None)
+                self._queue.cancel(request_id)
 
-    def _say(self, answer: Callable[..., None], *arguments: Any) -> None:
-        with self._lock:
-            answer(*arguments)
-        self._to_write.set()
+    def compute_all(self) -> None:
+        while True:
+            work = self._queue.take()
+            try:
+                self._answer(work)
+            finally:
+                self._queue.done(work)
 
-    def _queue_job(self, request_id: int, request: Request, payload: bytes) -> None:
-        self._work.put(lambda: self._answer(request_id, lambda stop: self._job(request, payload, stop)))
+    def _enqueue_job(self, request_id: int, request: Request, payload: bytes, *, accepted: bool) -> None:
+        work = Work(request_id, lambda: None)
+        work.run = partial(self._job, work, request, payload, accepted)
+        self._enqueue(work)
 
-    def _run_call(self, request_id: int, method: str, payload: bytes) -> None:
-        def call(_stop: Callable[[], bool]) -> tuple[dict[str, Any], Any]:
-            operation = getattr(self, f"_call_{method}", None)
-            if operation is None:
-                raise AccelError(ErrorCode.UNKNOWN_METHOD, f"a worker has no operation {method!r}")
-            return {}, operation(request_id, values.map_arrays(values.unpack(payload)))
+    def _enqueue(self, work: Work) -> None:
+        if not self._queue.put(work):
+            self._fail(work.request_id, ErrorCode.BUSY, "the worker's queue is full")
 
-        self._answer(request_id, call)
-
-    def _answer(self, request_id: int, work: Callable[[Callable[[], bool]], tuple[dict[str, Any], Any]]) -> None:
-        """Runs `work` and says what came of it; whatever it raises becomes a coded answer."""
-        cancelled = self._cancelled[request_id]
+    def _answer_when_released(self, request_id: int, payload: bytes) -> None:
         try:
-            if not cancelled.is_set():
-                report, value = work(cancelled.is_set)
-                self._say(self._session.result, request_id, report, values.pack(value))
+            awaited = int(values.unpack(payload)["request"])
+        except (ProtocolError, KeyError, TypeError, ValueError):
+            self._fail(request_id, ErrorCode.BAD_INPUT, "released needs a request id")
+            return
+        nothing = values.pack(None)
+        answer = partial(self._link.say, lambda session: session.result(request_id, {}, nothing))
+        self._queue.when_released(awaited, answer)
+
+    def _answer(self, work: Work) -> None:
+        """Runs the work and says what came of it; whatever it raises becomes a coded answer."""
+        try:
+            report, value = work.run()
+            payload = values.pack(value)
+            self._check_size(payload)
+            self._link.say(lambda session: session.result(work.request_id, report, payload))
         except (AccelError, BackendError) as error:
-            self._say(self._session.fail, request_id, error.code, error.message, error.hint)
+            self._fail(work.request_id, error.code, error.message, error.hint)
         except MemoryError:
-            self._say(self._session.fail, request_id, ErrorCode.OUT_OF_MEMORY, "the worker's memory is used up", "")
-        except Exception as error:
-            log.exception("a job failed")
-            self._say(self._session.fail, request_id, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"[:500], "")
-        finally:
-            del self._cancelled[request_id]
+            self._fail(work.request_id, ErrorCode.OUT_OF_MEMORY, "the memory of the worker is used up")
+        except BaseException as error:
+            # Libraries raise SystemExit and worse; one job must not take the others' worker away.
+            log.exception("an operation failed")
+            self._fail(work.request_id, ErrorCode.INTERNAL, _in_one_line(error), "The node's log says more.")
 
-    @property
-    def _backend(self) -> Backend:
-        """Made in the computing thread when it is first asked for, so that why it cannot be made is an answer."""
-        if self._made is None:
-            self._made = registry.create(self._backend_name)
-        return self._made
+    def _check_size(self, payload: bytes) -> None:
+        limit = self._link.limits.max_payload
+        if len(payload) > limit:
+            raise AccelError(ErrorCode.TOO_LARGE, f"the result has {len(payload)} bytes, over the limit of {limit}")
 
-    def _job(self, request: Request, payload: bytes, stop: Callable[[], bool]) -> tuple[dict[str, Any], Any]:
-        model = self._models.get(request.model)
-        if model is None:
-            raise AccelError(ErrorCode.WORKER_DIED, "the model is not loaded in this worker any more")
-        if request.task != model.task:
-            raise AccelError(
-                ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {model.task}."
-            )
-        inputs = values.map_arrays(values.unpack(payload))
-        output = model.run(inputs, dict(request.params), cancelled=stop)
-        return {"timings": output.timings, "counts": output.counts}, output.value
+    def _fail(self, request_id: int, code: str, message: str, hint: str = "") -> None:
+        self._link.say(lambda session: session.fail(request_id, code, message[:2000], hint[:2000]))
 
-    def _call_probe(self, _request_id: int, _arguments: dict[str, Any]) -> dict[str, Any]:
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self._backend.probe()).items()}
+    def _job(self, work: Work, request: Request, payload: bytes, accepted: bool) -> Answer:
+        def begin(session: Session) -> None:
+            if not accepted:
+                session.accept(work.request_id, 0, 0)
+            session.progress(work.request_id, BEGUN, 0, 1)
 
-    def _call_load(self, request_id: int, arguments: dict[str, Any]) -> dict[str, Any]:
-        key, began = arguments["key"], time.monotonic()
-        options = LoadOptions(
-            cache=self._cache,
-            key=key,
-            precision=arguments["precision"],
-            threads=self._threads,
-            progress=lambda state, done, total: self._say(
-                self._session.progress, request_id, state, done, total, self._backend_name
-            ),
-        )
-        model = self._models[key] = self._backend.load(Path(arguments["folder"]), options)
-        return {
-            "task": model.task,
-            "precision": model.precision,
-            "memory_bytes": model.memory_bytes,
-            "details": model.details,
-            "load_s": time.monotonic() - began,
-        }
+        self._link.say(begin)
+        return self._models.run(request, payload, cancelled=lambda: work.cancelled)
 
-    def _call_unload(self, _request_id: int, arguments: dict[str, Any]) -> bool:
-        model = self._models.pop(arguments["key"], None)
-        if model is not None:
-            model.close()
-        return model is not None
+    def _call(self, request_id: int, method: str, payload: bytes) -> Answer:
+        def progress(state: str, done: int, total: int) -> None:
+            self._link.say(lambda session: session.progress(request_id, state, done, total))
 
-    def _call_measure(self, _request_id: int, arguments: dict[str, Any]) -> dict[str, Any]:
-        return asdict(measure(self._models[arguments["key"]], budget_s=arguments["seconds"]))
+        progress(BEGUN, 0, 1)
+        return {}, self._models.call(method, values.unpack(payload), progress)
 
 
-def _or_exit(loop: Callable[[], None]) -> None:
+def _in_one_line(error: BaseException) -> str:
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__
+
+
+def _end(status: int) -> None:
+    """Ends the process at once, whatever its other threads do, and with it what it started."""
+    logging.shutdown()
+    if os.getpgrp() == os.getpid():
+        with suppress(OSError):
+            os.killpg(0, signal.SIGKILL)
+    os._exit(status)
+
+
+def _or_end(loop: Callable[[], None]) -> None:
     """A worker without one of its threads is worth nothing: the node starts another."""
     try:
         loop()
     except (OSError, ProtocolError) as error:
-        log.info("the node is gone: %s", error)
+        log.debug("the node is gone: %s", error)
     except BaseException:
         log.exception("the worker ends")
-    os._exit(1)
+        _end(1)
+    _end(0)
+
+
+def _prepare_environment(threads: int) -> None:
+    """Before any engine is imported, for they look at it once."""
+    os.environ.update(_OFFLINE | dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -214,10 +239,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _prepare_environment(options.threads)
     connection = socket.socket(fileno=options.fd)
     connection.set_inheritable(False)
-    Worker(connection, options.backend, options.threads, options.cache).serve()
+    link = Link(connection)
+    worker = Worker(link, WorkerModels(options.backend, options.threads, options.cache))
+    for loop in (worker.compute_all, link.write_all):
+        threading.Thread(target=_or_end, args=(loop,), daemon=True).start()
+    _or_end(partial(link.read_all, worker.take))
 
 
 if __name__ == "__main__":

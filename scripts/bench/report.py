@@ -77,7 +77,9 @@ def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{title} ({machine()['cores']} cores, {platform.system()} {platform.machine()})", box=box.SIMPLE)
+    table = Table(
+        title=f"{title} ({machine()['cores']} cores, {platform.system()} {platform.machine()})", box=box.SIMPLE
+    )
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:

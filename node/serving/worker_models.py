@@ -1,0 +1,103 @@
+"""The operations of a worker process on one backend and the models loaded in it. Blocking, for one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...backends import registry
+from ...backends.interface import Backend, BackendError, LoadedModel, LoadOptions, OnProgress
+from ...protocols import values
+from ...protocols.errors import AccelError, ErrorCode, ProtocolError
+from ...protocols.inference import Request
+from .measuring import BUDGET_S, measure
+
+
+class WorkerModels:
+    """Models by key. A key means one model for the life of the process."""
+
+    def __init__(self, backend: str, threads: int, cache: Path) -> None:
+        self._backend_name = backend
+        self._threads = threads
+        self._cache = cache
+        self._backend: Backend | None = None
+        self._models: dict[str, LoadedModel] = {}
+        self._operations: dict[str, Callable[[dict[str, Any], OnProgress], Any]] = {
+            "probe": self._probe,
+            "load": self._load,
+            "unload": self._unload,
+            "measure": self._measure,
+        }
+
+    def run(self, request: Request, payload: bytes, *, cancelled: Callable[[], bool]) -> tuple[dict[str, Any], Any]:
+        """A job's report (timings in seconds, counts) and its value. Raises AccelError, BackendError."""
+        model = self._model(request.model)
+        if request.task != model.task:
+            raise AccelError(
+                ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {model.task}."
+            )
+        inputs = _unpacked(payload)
+        began = time.perf_counter()
+        output = model.run(inputs, request.params, cancelled=cancelled)
+        timings = {name: float(seconds) for name, seconds in output.timings.items()}
+        return {"timings": timings, "run_s": time.perf_counter() - began, "counts": output.counts}, output.value
+
+    def call(self, method: str, arguments: Any, progress: OnProgress) -> Any:
+        """Raises AccelError, BackendError."""
+        operation = self._operations.get(method)
+        if operation is None:
+            raise AccelError(ErrorCode.UNKNOWN_METHOD, f"a worker has no operation {method!r}")
+        return operation(arguments, progress)
+
+    def _probe(self, _arguments: dict[str, Any], _progress: OnProgress) -> dict[str, Any]:
+        # Made here and not at the start, so that why it cannot be made is an answer.
+        self._backend = registry.create(self._backend_name)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self._backend.probe()).items()}
+
+    def _load(self, arguments: dict[str, Any], progress: OnProgress) -> dict[str, Any]:
+        if self._backend is None:
+            raise BackendError("backend-missing", "the backend was not probed")
+        key, began = str(arguments["key"]), time.monotonic()
+        if key not in self._models:
+            options = LoadOptions(
+                cache=self._cache,
+                key=key,
+                precision=str(arguments["precision"]),
+                threads=self._threads,
+                progress=progress,
+            )
+            self._models[key] = self._backend.load(Path(arguments["folder"]), options)
+        model = self._models[key]
+        return {
+            "task": model.task,
+            "precision": model.precision,
+            "memory_bytes": model.memory_bytes,
+            "details": model.details,
+            "load_s": time.monotonic() - began,
+        }
+
+    def _unload(self, arguments: dict[str, Any], _progress: OnProgress) -> bool:
+        model = self._models.pop(arguments["key"], None)
+        if model is not None:
+            model.close()
+        return model is not None
+
+    def _measure(self, arguments: dict[str, Any], _progress: OnProgress) -> dict[str, Any]:
+        return asdict(measure(self._model(arguments["key"]), budget_s=float(arguments.get("seconds", BUDGET_S))))
+
+    def _model(self, key: str) -> LoadedModel:
+        model = self._models.get(key)
+        if model is None:
+            raise AccelError(ErrorCode.MODEL_NOT_HERE, "the model is not loaded in this worker")
+        return model
+
+
+def _unpacked(payload: bytes) -> Any:
+    """The inputs, arrays as numpy arrays. What cannot be read is the caller's mistake, not the connection's."""
+    try:
+        return values.map_arrays(values.unpack(payload))
+    except ProtocolError as error:
+        raise AccelError(ErrorCode.BAD_INPUT, error.message) from None
