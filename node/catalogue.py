@@ -22,6 +22,7 @@ from .content import names
 from .content.cid import format_cid
 from .content.fetch import Fetcher
 from .content.store import ModelStore, StoredModel
+from .mesh.block_streams import PeerBlocks
 from .mesh.mesh import Mesh
 from .serving.service import ServingService
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]
 _PROGRESS_EVERY_S = 0.1
+_LINK_GRACE_S = 10.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass
@@ -112,7 +115,7 @@ class Catalogue:
         model = self.known().get(cid) or KnownModel(cid)
         if model.here:
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        sources = self._mesh.block_sources(model.holders or self._linked())
+        sources = await self._sources(model)
         try:
             report = await self._fetcher.fetch(
                 cid,
@@ -169,6 +172,14 @@ class Catalogue:
         if task := self.task_of(stored):
             self._serving.want(stored.cid_bytes, task)
         self._on_change()
+
+    async def _sources(self, model: KnownModel) -> list[PeerBlocks]:
+        """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked."""
+        with trio.move_on_after(_LINK_GRACE_S):
+            while not (sources := self._mesh.block_sources(model.holders or self._linked())) and model.holders:
+                await trio.sleep(_LOOK_EVERY_S)
+            return sources
+        return []
 
     def _linked(self) -> Iterable[str]:
         return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]

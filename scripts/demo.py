@@ -25,7 +25,6 @@ from typing import Any
 import psutil
 from cluster import PROGRAM, NodeFailedError, NodeProcess, environment
 from demo_screen import Screen
-
 from ipfs_accel_node import AccelError
 
 NAME = "all-minilm-l6-v2"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from ipfs_accel_node import __version__
+from ipfs_accel_node.node.cli import build_parser
 from ipfs_accel_node.protocols.errors import WORTH_ANOTHER_NODE, ErrorCode
 
 ROOT = Path(__file__).parents[1]
@@ -78,15 +79,23 @@ def test_the_version_stands_in_one_place_and_its_copy():
     assert PROJECT["project"]["version"] == __version__
 
 
-@pytest.mark.parametrize("file", modules(), ids=name_of)
-def test_nobody_imports_what_it_must_not(file):
-    imported = {module.partition(".")[0] for module, _ in imports_of(file)}
-    assert imported & forbidden_for(file) == set()
+def test_nobody_imports_what_it_must_not():
+    wrong = {
+        name_of(file): sorted(imported & forbidden_for(file))
+        for file in modules()
+        if (imported := {module.partition(".")[0] for module, _ in imports_of(file)}) & forbidden_for(file)
+    }
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("file", modules()[1:], ids=name_of)
-def test_inside_the_package_imports_are_relative(file):
-    assert [module for module, relative in imports_of(file) if not relative and module.startswith(PACKAGE)] == []
+def test_inside_the_package_imports_are_relative():
+    wrong = [
+        f"{name_of(file)}: {module}"
+        for file in modules()[1:]
+        for module, relative in imports_of(file)
+        if not relative and module.startswith(PACKAGE)
+    ]
+    assert wrong == []
 
 
 def test_the_rule_sees_through_relative_imports():
@@ -112,3 +121,50 @@ def test_every_error_code_is_explained_and_no_other():
     rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \| (yes|no) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
     assert [code for code, _ in rows] == [str(code) for code in ErrorCode]
     assert {code for code, retried in rows if retried == "yes"} == set(WORTH_ANOTHER_NODE)
+
+
+def test_every_command_in_the_readme_exists():
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"(?:^\.venv/bin/|^\| `)ipfs-accel-node ([^`\n]+)", readme, re.M)
+    assert len(lines) > 10
+    for line in lines:
+        build_parser().parse_args(shlex.split(line, comments=True))
+    options = set(re.findall(r"`(--[a-z-]+)", readme)) - {"--include"}
+    known = help_of(build_parser())
+    assert sorted(option for option in options if option not in known) == []
+
+
+def test_every_command_stands_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in leaves(build_parser()) if f"`ipfs-accel-node {name}" not in readme] == []
+
+
+def test_every_script_in_the_documents_exists():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    named = {script for file in documents for script in re.findall(r"\./(scripts/[\w./]+)", file.read_text())}
+    assert named
+    assert sorted(script for script in named if not (ROOT / script).is_file()) == []
+
+
+def test_links_between_the_documents_lead_somewhere():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    links = [(file, link) for file in documents for link in re.findall(r"\]\(([^)#:]+)\)", file.read_text())]
+    assert links
+    assert [f"{name_of(file)}: {link}" for file, link in links if not (file.parent / link).exists()] == []
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: child for action in actions for name, child in action.choices.items()}
+
+
+def help_of(parser: argparse.ArgumentParser) -> str:
+    return "\n".join([parser.format_help(), *map(help_of, subcommands(parser).values())])
+
+
+def leaves(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]:
+    for name, child in subcommands(parser).items():
+        if subcommands(child):
+            yield from leaves(child, f"{before}{name} ")
+        else:
+            yield f"{before}{name}"

@@ -47,7 +47,7 @@ class Output:
         """The last line that says something; empty when nothing was printed."""
         return next((line for line in reversed(self._last) if line.strip()), "")
 
-    def feed(self, data: bytes, now: float) -> None:
+    def feed(self, data: bytes | bytearray, now: float) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:_LONGEST_LINE]
         self._credit = min(_BURST_LINES, self._credit + _LINES_A_SECOND * (now - self._credited_at))
@@ -104,7 +104,7 @@ class WorkerProcess:
             return
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for data in self._process.stdout:
-                self._output.feed(data, trio.current_time())
+                self._output.feed(bytes(data), trio.current_time())
 
     def kill(self) -> None:
         """Ends the process and whatever it started, at once; also a process that is stopped."""

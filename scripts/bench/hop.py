@@ -17,7 +17,6 @@ from pathlib import Path
 
 from bench.report import MIB, Figure, finish, make_random_model, median_and_p99, note, options, show_rows
 from cluster import NodeProcess, make_echo_model
-
 from ipfs_accel_node import Client
 from ipfs_accel_node.backends.making import make_sentence_model
 
@@ -55,7 +54,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.load}, {'during a fetch' if self.busy else 'idle'}"
+        return f"{self.load}, {'fetching' if self.busy else 'idle'}"
 
     def figures(self) -> list[Figure]:
         (near, near_p99), (far, far_p99) = median_and_p99(self.near), median_and_p99(self.far)
@@ -71,7 +70,7 @@ class Case:
 
     def row(self) -> list[str]:
         *milliseconds, ratio, adds = self.figures()
-        verdict = "" if self.busy else "ok" if adds.passed else "[red]over the floor[/]"
+        verdict = "" if self.busy else "ok" if adds.passed else "[red]over[/]"
         shown = [f"{figure.value:.2f}" for figure in milliseconds]
         return [self.name, str(len(self.near)), *shown, f"{ratio.value:.2f}x", f"{adds.value:.2f}", verdict]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node import Client
 from ipfs_accel_node.backends.making import make_sentence_model
 

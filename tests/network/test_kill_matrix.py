@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node import Client
 
 STAGES = ["before-admission", "load", "compute", "before-result"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
-
 from ipfs_accel_node.node.channel import Channel
 from ipfs_accel_node.protocols.errors import AccelError, ErrorCode
 from ipfs_accel_node.protocols.inference import Request
@@ -16,6 +14,7 @@ from ipfs_accel_node.protocols.inference_session import (
     RefusedReceived,
     ResultReceived,
 )
+from trio.testing import memory_stream_pair
 
 
 def make_request(task="echo", **fields):

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.node.mesh.routing import UNKNOWN_LOAD_S, Candidate, is_measured, predict, rank
 from ipfs_accel_node.protocols.advert import Speed
 

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.protocols import advert as adverts
 from ipfs_accel_node.protocols.advert import Advert, BackendState, ModelInfo, Offer, Speed
 from ipfs_accel_node.protocols.errors import AccelError, ProtocolError

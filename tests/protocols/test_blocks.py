@@ -7,7 +7,6 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ipfs_accel_node.protocols.blocks import (
     MAX_BLOCK,
     MAX_WANT,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.protocols import framing, values
 from ipfs_accel_node.protocols.errors import ProtocolError
 

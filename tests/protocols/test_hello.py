@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.protocols.errors import AccelError, ProtocolError
 from ipfs_accel_node.protocols.framing import encode
 from ipfs_accel_node.protocols.hello import Hello, HelloFacts, HelloRefused

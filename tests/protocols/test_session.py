@@ -7,7 +7,6 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from ipfs_accel_node.protocols import framing, inference
 from ipfs_accel_node.protocols.bodies import WINDOW
 from ipfs_accel_node.protocols.errors import LocalProtocolError, ProtocolError
@@ -216,7 +215,7 @@ def test_an_unknown_message_fails_its_request_and_no_other():
 @pytest.mark.parametrize("kind", [MessageType.ACCEPTED, MessageType.REFUSED, MessageType.PROGRESS, MessageType.CHUNK,
                                   MessageType.RESULT, MessageType.FAILED])  # fmt: skip
 def test_what_the_table_does_not_allow_is_refused_on_both_sides(state, kind):
-    message = next(each for each in MESSAGES if each.TYPE == kind)
+    message = next(each for each in MESSAGES if kind == each.TYPE)
     asker, answerer = pair()
     request_id = asker.request(REQUEST, b"")
     talk(asker, answerer)

@@ -8,7 +8,6 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.node.content.cid import DAG_PB, RAW, format_cid, make_cid, matches, parse_cid, parts
 from ipfs_accel_node.node.content.importer import CHUNK, import_folder
 from ipfs_accel_node.protocols.errors import AccelError

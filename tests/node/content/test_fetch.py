@@ -6,7 +6,6 @@ import random
 
 import pytest
 import trio
-
 from ipfs_accel_node.node.content.fetch import Fetcher
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.store import ModelStore

@@ -9,7 +9,6 @@ import sys
 import time
 
 import pytest
-
 from ipfs_accel_node.node.content.cid import parse_cid
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.store import ModelStore, StoreLock

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.node.content.cid import DAG_PB, RAW, make_cid
 from ipfs_accel_node.node.content.dag import DagWalk
 from ipfs_accel_node.node.content.unixfs import (

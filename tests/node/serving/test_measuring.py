@@ -10,7 +10,6 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.node.serving.measurements import Key, MachineLock, Measurements
 from ipfs_accel_node.node.serving.measuring import (
     LEAST_ROUNDS,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ipfs_accel_node.node.serving.residency import MOST_STRIKES, Place, Resident, fits, victims
 from ipfs_accel_node.protocols.errors import AccelError
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from ipfs_accel_node.node.serving.scheduler import Refusal, Scheduler, Ticket, TicketState
 
 

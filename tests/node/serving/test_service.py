@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import trio
-
 from ipfs_accel_node.node.content.cid import RAW, format_cid, make_cid
 from ipfs_accel_node.node.serving.residency import LEAST_BYTES
 from ipfs_accel_node.node.serving.service import ServingService, ServingSettings
@@ -117,7 +116,7 @@ async def test_many_jobs_at_once_all_end_in_order(node, echo_model):
     done = []
 
     async def one(number):
-        report, value = await node.run(cid, number)
+        _, value = await node.run(cid, number)
         assert value["echo"] == number
         done.append(number)
 

@@ -9,7 +9,6 @@ import signal
 import psutil
 import pytest
 import trio
-
 from ipfs_accel_node.node.serving import worker_process
 from ipfs_accel_node.node.serving.workers import Supervision, Worker
 from ipfs_accel_node.protocols import values
