@@ -131,6 +131,7 @@ class PeerBlocks:
     async def _answers(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes | None]]:
         if self._stream is None:
             self._stream, self._asker = await self._host.open_stream(self.name, PROTOCOL_ID), BlockAsker()
+            await self._stream.widen()
         stream = self._stream
         await stream.send_all(self._asker.want(cids))
         while self._asker.waiting or self._asker.in_block:

@@ -10,6 +10,7 @@ import trio
 
 #: The largest write that still fits one Noise message together with its yamux header.
 PIECE: Final = 65_507
+BULK_WINDOW: Final = 8 << 20
 _READ_SIZE: Final = 1 << 20
 _RESET_DEADLINE_S: Final = 1.0
 
@@ -23,6 +24,13 @@ class PeerStream:
     @property
     def peer_id(self) -> str:
         return str(self._stream.muxed_conn.peer_id)
+
+    async def widen(self, window: int = BULK_WINDOW) -> None:
+        """Lets the peer send `window` bytes ahead, for bulk: at the end of its window yamux here sleeps for 10 ms."""
+        muxed = self._stream.muxed_stream
+        muxed.target_recv_window = max(window, muxed.target_recv_window)
+        with _translated():
+            await muxed._auto_tune_and_send_window_update()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = b""

@@ -48,6 +48,7 @@ class Resident:
         measurement: what was measured, now or in an earlier run; `correction` by the jobs since.
         job_s: what a job takes, as far as that is known without a measurement.
         error: why it cannot be used here; None while it can.
+        put_off_until: when the background looks at it again.
         activity: (state, done, total) of what happens to it now, such as ("converting", 0, 1).
     """
 
@@ -58,7 +59,6 @@ class Resident:
     jobs: int = 0
     last_used: float = 0.0
     load_s: float = 0.0
-    task: str = ""
     precision: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     measurement: Measurement | None = None
@@ -68,6 +68,7 @@ class Resident:
     error: AccelError | None = None
     last_failure: AccelError | None = None
     activity: tuple[str, int, int] | None = None
+    put_off_until: float = 0.0
 
     @property
     def is_warm(self) -> bool:

@@ -133,7 +133,7 @@ class Scheduler:
 
     def wait_s(self) -> float:
         """Seconds until a job that came now would begin, as far as predictions hold."""
-        return sum(self._remaining_s(each) for each in self._tickets.values())
+        return sum((self._remaining_s(each) for each in self._tickets.values()), 0.0)
 
     @property
     def length(self) -> int:

@@ -22,7 +22,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
 from ..content.cid import format_cid, parse_cid
 from .bell import Bell
-from .measurements import Measurements
+from .measurements import MachineLock, Measurements
 from .memory import Memory, default_limit
 from .residency import Resident
 from .scheduler import Ticket
@@ -90,6 +90,7 @@ class ServingService:
         cache: Path,
         measurements_path: Path,
         on_change: Callable[[], None],
+        measuring_lock: MachineLock | None = None,
     ) -> None:
         names = registry.available() if settings.backends is None else settings.backends
         self._bell = Bell()
@@ -101,7 +102,8 @@ class ServingService:
         measurements = Measurements(measurements_path)
         self._slots = [Slot(_checked(name), slot_settings, measurements, self._bell, self._changed) for name in names]
         self._memory = Memory(settings.memory_bytes or default_limit(), self._slots, model_path, self._bell)
-        self._warmer = Warmer(self._slots, self._wanted, self._memory, self._bell, self._changed)
+        lock = measuring_lock or MachineLock()
+        self._warmer = Warmer(self._slots, self._wanted, self._memory, self._bell, self._changed, lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the workers until cancelled. Started at once: backends may still be probing."""

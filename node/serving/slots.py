@@ -195,13 +195,7 @@ class Slot:
         arguments = {"key": format_cid(resident.cid), "seconds": BUDGET_S}
         with self._doing(resident, "measuring"):
             fields = await self._operate(resident, "measure", arguments, self._settings.measure_timeout_s)
-        resident.measurement = self._measurements.put(
-            self._key(resident.cid),
-            Speed(**fields),
-            precision=resident.precision,
-            load_s=resident.load_s,
-            memory_bytes=resident.bytes,
-        )
+        self._keep(resident, Speed(**fields))
         self._on_change()
 
     # --- jobs
@@ -217,8 +211,10 @@ class Slot:
     ) -> tuple[dict[str, Any], bytes]:
         """Runs a job of a loaded model: its report and packed result. Raises WorkerLostError, AccelError."""
         asked = replace(request, model=format_cid(resident.cid), options={})
-        result = await self._jobs.run(ticket, asked, payload, on_progress, on_chunk)
-        self.worker.proved()
+        try:
+            result = await self._jobs.run(ticket, asked, payload, on_progress, on_chunk)
+        finally:
+            self.worker.exonerate()
         run_s = float(result.report["run_s"])
         resident.observe(work_units(request), run_s)
         report = {
@@ -268,16 +264,28 @@ class Slot:
                 self.worker.kill(f"{method} took more than {timeout:g} s")
             if not isinstance(error, WorkerLostError) or error.begun:
                 resident.strike(error)
+                self.worker.exonerate()
             raise
-        self.worker.proved()
+        self.worker.exonerate()
         return answer
 
     def _loaded(self, resident: Resident, facts: dict[str, Any]) -> None:
         resident.place = Place.WARM
         resident.bytes = max(int(facts["memory_bytes"]), LEAST_BYTES)
         resident.load_s = float(facts["load_s"])
-        resident.task, resident.precision = str(facts["task"]), str(facts["precision"])
-        resident.details = dict(facts["details"])
+        resident.precision, resident.details = str(facts["precision"]), dict(facts["details"])
+        if resident.measurement is not None:
+            # Only the first loading converts the model, so a later one tells better what loading takes.
+            self._keep(resident, resident.measurement.speed)
+
+    def _keep(self, resident: Resident, speed: Speed) -> None:
+        resident.measurement = self._measurements.put(
+            self._key(resident.cid),
+            speed,
+            precision=resident.precision,
+            load_s=resident.load_s,
+            memory_bytes=resident.bytes,
+        )
 
     async def _unload(self, resident: Resident) -> None:
         timeout = self._settings.unload_timeout_s

@@ -40,15 +40,14 @@ class Warmer:
         memory: Memory,
         bell: Bell,
         on_change: Callable[[], None],
-        lock: MachineLock | None = None,
+        lock: MachineLock,
     ) -> None:
         self._slots = slots
         self._wanted = wanted
         self._memory = memory
         self._bell = bell
         self._on_change = on_change
-        self._lock = lock or MachineLock()
-        self._put_off: dict[Resident, float] = {}
+        self._lock = lock
         self._current: tuple[bytes, trio.CancelScope] | None = None
 
     async def run(self) -> None:
@@ -76,7 +75,7 @@ class Warmer:
             for slot in self._slots:
                 resident = slot.resident(cid)
                 settled = resident.is_warm and resident.measurement is not None
-                due = self._put_off.get(resident, now) <= now
+                due = resident.put_off_until <= now
                 if slot.is_ready_for(task) and resident.error is None and not settled and due:
                     yield slot, resident
 
@@ -92,13 +91,13 @@ class Warmer:
                 log.warning("%s is not warm on %s: %s", format_cid(resident.cid), slot.name, error)
                 if resident.strikes == strikes:
                     # What counts against the model ends by itself; the rest must not go round and round.
-                    self._put_off[resident] = trio.current_time() + _AGAIN_AFTER_S
+                    resident.put_off_until = trio.current_time() + _AGAIN_AFTER_S
             finally:
                 self._current = None
 
     async def _bring_in(self, slot: Slot, resident: Resident) -> None:
         if resident.measurement is not None and not await self._memory.fits_beside(slot, resident):
-            self._put_off[resident] = trio.current_time() + _AGAIN_AFTER_S
+            resident.put_off_until = trio.current_time() + _AGAIN_AFTER_S
             return
         with slot.queue.ticket(resident.load_s or UNKNOWN_LOAD_S) as ticket:
             await slot.queue.turn(ticket)

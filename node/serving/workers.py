@@ -39,7 +39,7 @@ _SECOND_CHANCE_S: Final = 1.0
 class Supervision:
     """When a worker is given up, in seconds.
 
-    A death is quick when it comes within `quick_death_s` of a start and before the worker has finished anything.
+    A death is quick when it comes within `quick_death_s` of a start and nothing that was asked of it is to blame.
     """
 
     probe_timeout_s: float = 120.0
@@ -92,7 +92,7 @@ class Worker:
         self._supervision = supervision
         self._process: WorkerProcess | None = None
         self._why_killed = ""
-        self._proved = False
+        self._exonerated = False
         self._fatal: AccelError | None = None
 
     @property
@@ -144,9 +144,9 @@ class Worker:
             raise WorkerLostError(self.backend, begun=begun)
         return answer
 
-    def proved(self) -> None:
-        """It finished something, so whatever kills it later is no quick death."""
-        self._proved = True
+    def exonerate(self) -> None:
+        """It finished something, or what it was asked to do is to blame: its death is no sign that it cannot live."""
+        self._exonerated = True
 
     def kill(self, reason: str) -> None:
         """Ends the process that runs now; another one is started."""
@@ -160,7 +160,7 @@ class Worker:
         deaths = 0
         while deaths < self._supervision.most_quick_deaths:
             began = trio.current_time()
-            self._proved, self._why_killed = False, ""
+            self._exonerated, self._why_killed = False, ""
             try:
                 how = await self._live()
             except OSError as error:
@@ -168,7 +168,7 @@ class Worker:
             if self._fatal is not None:
                 self._become(FAILED, f"{self._fatal.message} {self._fatal.hint}".strip())
                 return
-            quick = not self._proved and trio.current_time() - began < self._supervision.quick_death_s
+            quick = not self._exonerated and trio.current_time() - began < self._supervision.quick_death_s
             deaths = deaths + 1 if quick else 0
             self._become(RESTARTING, self._why_killed or how)
             await trio.sleep(self._pause_s(deaths))

@@ -84,7 +84,7 @@ def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
 
 
 def _row(figure: Figure) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import trio
 from ipfs_accel_node.node.content.cid import RAW, format_cid, make_cid
+from ipfs_accel_node.node.serving.measurements import MachineLock
 from ipfs_accel_node.node.serving.residency import LEAST_BYTES
 from ipfs_accel_node.node.serving.service import ServingService, ServingSettings
 from ipfs_accel_node.node.serving.workers import Supervision
@@ -26,6 +27,7 @@ class Node:
     def __init__(self, folder, **settings):
         self.models = {}
         self.changes = 0
+        self.lock = MachineLock(folder / "lock")
         defaults = {"backends": ("echo",), "threads": 1, "memory_bytes": None, "supervision": QUICK}
         self.serving = ServingService(
             ServingSettings(**(defaults | settings)),
@@ -33,10 +35,14 @@ class Node:
             cache=folder / "cache",
             measurements_path=folder / "measurements.json",
             on_change=self._changed,
+            measuring_lock=self.lock,
         )
 
     def _changed(self):
         self.changes += 1
+
+    async def _take_chunk(self, offset, token_ids, text):
+        raise AssertionError("echo sends none")
 
     def add(self, folder) -> bytes:
         cid = make_cid(RAW, hashlib.sha256(str(folder).encode()).digest())
@@ -55,7 +61,7 @@ class Node:
                 request,
                 values.pack(inputs),
                 on_progress=lambda *each: progress.append(each) if progress is not None else None,
-                on_chunk=lambda *_: trio.lowlevel.checkpoint(),
+                on_chunk=self._take_chunk,
             )
         return report, values.unpack(payload)
 
@@ -125,6 +131,18 @@ async def test_many_jobs_at_once_all_end_in_order(node, echo_model):
             nursery.start_soon(one, number)
     assert sorted(done) == list(range(40))
     assert node.is_idle()
+
+
+async def test_it_waits_while_another_node_of_the_machine_measures(node, tmp_path, echo_model, until):
+    cid, other = node.add(echo_model()), MachineLock(tmp_path / "lock")
+    assert other.try_acquire()
+    node.serving.want(cid, "echo")
+    await until(lambda: node.serving.offers()[0].warm, "a warm model")
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert node.serving.offers()[0].speed is None
+    assert (await node.run(cid))[1]["echo"] == "hello", "jobs do not wait for a measurement"
+    other.release()
+    await until(lambda: node.serving.offers()[0].speed, "a measurement")
 
 
 async def test_what_was_measured_is_known_after_a_restart_before_anything_is_loaded(tmp_path, echo_model, until):
@@ -269,6 +287,48 @@ async def test_after_a_death_what_was_warm_is_warm_again(node, echo_model, until
     os.kill(first, signal.SIGKILL)
     await until(lambda: node.slot.worker.pid not in (first, None), "another worker")
     await until(lambda: node.serving.offers()[0].warm, "the model")
+
+
+async def test_a_loading_that_takes_too_long_is_ended_and_counts_against_the_model(node, echo_model, held, until):
+    node.slot._settings = replace(node.slot._settings, load_timeout_s=0.1)
+    cid = node.add(echo_model(load_hold=str(held("load").folder)))
+    for _ in range(2):
+        with pytest.raises(AccelError, match="deadline-exceeded"):
+            await node.run(cid)
+    with pytest.raises(AccelError, match="deadline-exceeded"):
+        node.serving.admit(make_request(cid))
+    await until(lambda: node.serving.describe()[0]["state"] == "ready", "another worker")
+
+
+async def test_a_worker_that_does_not_let_a_cancelled_job_go_is_replaced(tmp_path, nursery, echo_model, held, until):
+    node = Node(tmp_path, supervision=replace(QUICK, silence_s=30.0))
+    await nursery.start(node.serving.run)
+    node.slot._jobs._stuck_after_s = 0.1
+    cid, compute = node.add(echo_model()), held("compute")
+    await node.run(cid)
+    stuck = node.slot.worker.pid
+    async with trio.open_nursery() as jobs:
+        jobs.start_soon(lambda: node.run(cid, params=compute.params))
+        await until(compute.is_reached, "the held job")
+        os.kill(stuck, signal.SIGSTOP)
+        jobs.cancel_scope.cancel()
+    assert (await node.run(cid, "next"))[1]["process"] != stuck
+    assert node.is_idle()
+    nursery.cancel_scope.cancel()
+
+
+async def test_models_that_kill_their_worker_do_not_bring_the_backend_down(node, echo_model, held, until):
+    loading = held("load")
+    for number in range(3):
+        deadly = node.add(echo_model(f"deadly {number}", load_hold=str(loading.folder)))
+        node.serving.want(deadly, "echo")
+        for _ in range(2):
+            await until(loading.is_reached, "the held loading")
+            loading.forget()
+            os.kill(node.slot.worker.pid, signal.SIGKILL)
+        await until(lambda cid=deadly: node.slot.resident(cid).error, "the verdict")
+    _, value = await node.run(node.add(echo_model("sound")))
+    assert value["echo"] == "hello"
 
 
 async def test_the_least_recently_used_makes_room_and_one_in_use_never_does(tmp_path, nursery, echo_model, held, until):
