@@ -12,14 +12,16 @@ from functools import lru_cache
 from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
-from ...protocols.sealing import base58
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
 _SHA256: Final = b"\x12\x20"
 _LENGTH_V1: Final = 36
 _LENGTH_V0: Final = 34
-_MAX_IDENTITY: Final = 128
+_MAX_IDENTITY: Final = 127
+#: A SHA-256 CID in the tersest base that is used has 46 characters; no name is taken for one by its length alone.
+_MIN_TEXT: Final = 46
+_MAX_TEXT: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,12 @@ class Parts:
 
 def make_cid(codec: int, block: bytes | memoryview) -> bytes:
     """The binary CIDv1 of a block."""
-    return bytes((1, codec)) + _SHA256 + hashlib.sha256(block).digest()
+    return cid_of(codec, hashlib.sha256(block).digest())
+
+
+def cid_of(codec: int, digest: bytes) -> bytes:
+    """The binary CIDv1 of a block whose SHA-256 digest is known."""
+    return bytes((1, codec)) + _SHA256 + digest
 
 
 def parts(cid: bytes) -> Parts:
@@ -43,13 +50,13 @@ def parts(cid: bytes) -> Parts:
     if len(cid) >= 4 and cid[0] == 1 and cid[1] in (RAW, DAG_PB):
         if len(cid) == _LENGTH_V1 and cid[2:4] == _SHA256:
             return Parts(cid[1], cid[4:], None)
-        if cid[2] == 0 and cid[3] == len(cid) - 4 <= _MAX_IDENTITY - 1:
+        if cid[2] == 0 and cid[3] == len(cid) - 4 <= _MAX_IDENTITY:
             return Parts(cid[1], None, cid[4:])
     raise _bad(f"0x{cid[:40].hex()}")
 
 
 def matches(cid: bytes, block: bytes | memoryview) -> bool:
-    """Whether `block` is what `cid` names."""
+    """Whether `block` is what `cid` names. Raises AccelError bad-cid."""
     named = parts(cid)
     return named.inline == bytes(block) if named.digest is None else hashlib.sha256(block).digest() == named.digest
 
@@ -59,14 +66,20 @@ def format_cid(cid: bytes) -> str:
     """`bafy…` for version 1, `Qm…` for version 0."""
     if cid[:1] == b"\x01":
         return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
+    from ...protocols.sealing import base58  # its module takes 30 ms to import, and version 0 is seldom met
+
     return base58(cid)
 
 
 @lru_cache(maxsize=4096)
 def parse_cid(text: str) -> bytes:
-    """The binary form of a CID in any multibase. Raises AccelError bad-cid."""
-    cid = _parse_usual(text) if text.startswith("b") and len(text) == 59 else _parse_any(text)
-    parts(cid)
+    """The binary form of a CID in any multibase, also after `ipfs://` or `/ipfs/`. Raises AccelError bad-cid."""
+    bare = text.strip().removeprefix("ipfs://").removeprefix("/ipfs/").rstrip("/")
+    cid = _parse_usual(bare) if bare.startswith("b") and len(bare) == 59 else _parse_any(bare)
+    try:
+        parts(cid)
+    except AccelError:
+        raise _bad(text) from None
     return cid
 
 
@@ -81,11 +94,11 @@ def _parse_usual(text: str) -> bytes:
 
 
 def _parse_any(text: str) -> bytes:
-    """Every other base is read by the multiformats library, whose import takes a while."""
+    """Every other form is read by the multiformats library, whose import takes 80 ms."""
+    if not _MIN_TEXT <= len(text) <= _MAX_TEXT:
+        raise _bad(text)
     from multiformats import CID
 
-    if not 8 <= len(text) <= 512:
-        raise _bad(text)
     try:
         return bytes(CID.decode(text))
     except Exception:
@@ -96,5 +109,6 @@ def _bad(text: str) -> AccelError:
     return AccelError(
         ErrorCode.BAD_CID,
         f"{text[:100]!r} is no CID this node can read",
-        "A model's CID looks like bafybei…, 59 characters; `ipfs-accel-node model ls` shows those known here.",
+        "A model's CID looks like bafybei…, 59 characters (sha2-256, dag-pb or raw); "
+        "`ipfs-accel-node model ls` shows those known here.",
     )

@@ -1,57 +1,58 @@
 """From a folder to its CID: the profile `unixfs-v1-2025` (IPIP-0499), read in one pass while it is copied.
 
-CIDv1, raw leaves, chunks of 1 MiB, 1024 links a node, balanced. Hidden files are left out. A link inside the
-folder is followed; one that leads out of it is refused.
+CIDv1, raw leaves, chunks of 1 MiB, 1024 links a node, balanced. Hidden files are left out, empty folders are not.
+A link inside the folder is followed; one that leads out of it is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
-from .cid import DAG_PB, RAW, make_cid
+from .cid import DAG_PB, RAW, cid_of, make_cid
+from .contents import Contents, FileEntry
+from .disk import clone
 from .unixfs import Link, check_name, encode_directory, encode_file
 
 CHUNK: Final = 1 << 20
 WIDTH: Final = 1024
-#: Kubo shards a folder whose node is larger; sharded folders are not written here.
-MAX_DIRECTORY_BLOCK: Final = 256 * 1024
-_MAX_DEPTH: Final = 32
-_MAX_FILES: Final = 10_000
-_RAW_PREFIX: Final = bytes((1, RAW, 0x12, 0x20))
+#: The profile shards a folder whose block is larger; sharded folders are not written here.
+MAX_DIRECTORY_BLOCK: Final = 256 << 10
+MAX_DEPTH: Final = 32
+MAX_ENTRIES: Final = 50_000
+#: In bytes: with the store's own folder before it a path stays under the 4096 that systems take.
+MAX_PATH: Final = 2048
 
 OnBytes = Callable[[int], None]
 
 
 @dataclass
-class ImportedFile:
-    """A file of the folder: its path in it, its size, its leaves' CIDs in order, each but the last `chunk` bytes."""
+class Folder:
+    """One folder as it is to be imported: its files' real paths, and its folders, by name."""
 
-    path: str
-    size: int
-    leaves: list[bytes]
-    chunk: int = CHUNK
+    files: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Folder] = field(default_factory=dict)
 
+    def names(self) -> list[str]:
+        return sorted([*self.files, *self.folders], key=str.encode)
 
-@dataclass
-class Imported:
-    """A folder's CID, its files, and the dag-pb blocks that are in none of them."""
+    def all_files(self) -> list[Path]:
+        found = list(self.files.values())
+        for folder in self.folders.values():
+            found += folder.all_files()
+        return found
 
-    root: bytes = b""
-    files: list[ImportedFile] = field(default_factory=list)
-    nodes: dict[bytes, bytes] = field(default_factory=dict)
-
-    @property
     def size(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(path.stat().st_size for path in self.all_files())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Placed:
     """Something with a CID: `total` is its Tsize, `size` its file bytes."""
 
@@ -60,103 +61,162 @@ class _Placed:
     size: int
 
 
-def list_files(folder: Path) -> list[tuple[str, Path]]:
-    """The files that make the folder's CID, as (path in it, real path), sorted. Raises AccelError."""
-    root = folder.resolve()
+def list_folder(path: Path) -> Folder:
+    """What of `path` makes its CID. Raises AccelError bad-input, too-large, OSError."""
+    root = path.resolve()
     if not root.is_dir():
-        raise AccelError(ErrorCode.BAD_INPUT, f"{folder} is no folder", "Give the folder that has the config.json.")
-    found: list[tuple[str, Path]] = []
-    _walk(root, root, "", found, 0)
-    if not found:
-        raise AccelError(ErrorCode.BAD_INPUT, f"{folder} has no files in it")
-    return found
+        _refuse(f"{path} is no folder", "Give the folder that has the config.json.")
+    listed = _Lister(root).list(root, "", ())
+    if not listed.all_files():
+        _refuse(f"{path} has no files in it", "Files whose names begin with a dot are left out.")
+    return listed
 
 
-def _walk(root: Path, folder: Path, prefix: str, found: list[tuple[str, Path]], depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise AccelError(ErrorCode.BAD_INPUT, f"{prefix} is nested deeper than {_MAX_DEPTH} folders")
-    for entry in sorted(os.scandir(folder), key=lambda each: each.name.encode()):
-        if entry.name.startswith("."):
-            continue
-        check_name(entry.name)
-        path, real = prefix + entry.name, Path(entry.path).resolve()
-        if entry.is_symlink() and root not in real.parents:
-            raise AccelError(
-                ErrorCode.BAD_INPUT, f"the link {path} leads out of the folder", "Copy what it points to in its place."
+class _Lister:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries = 0
+
+    def list(self, real: Path, prefix: str, above: tuple[Path, ...]) -> Folder:
+        if real in above:
+            _refuse(f"the link {prefix[:-1]} leads back to a folder that it is in", "Remove that link.")
+        if len(above) > MAX_DEPTH:
+            _refuse(f"{prefix} is nested deeper than {MAX_DEPTH} folders", "Move the model up.")
+        folder = Folder()
+        with os.scandir(real) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    self._take(entry, prefix, folder, (*above, real))
+        return folder
+
+    def _take(self, entry: os.DirEntry[str], prefix: str, folder: Folder, above: tuple[Path, ...]) -> None:
+        self._entries += 1
+        if self._entries > MAX_ENTRIES:
+            raise AccelError(ErrorCode.TOO_LARGE, f"the folder has over {MAX_ENTRIES} entries", "Split it.")
+        path = prefix + entry.name
+        _check_local_name(path, entry.name)
+        real = Path(entry.path).resolve()
+        if entry.is_symlink() and self._root not in real.parents and real != self._root:
+            _refuse(
+                f"the link {path} leads out of the folder",
+                "Make a copy with real files first: cp -rL FOLDER COPY (or download with `hf download --local-dir`).",
             )
         if real.is_dir():
-            _walk(root, real, path + "/", found, depth + 1)
+            folder.folders[entry.name] = self.list(real, path + "/", above)
         elif real.is_file():
-            found.append((path, real))
+            folder.files[entry.name] = real
         else:
-            raise AccelError(ErrorCode.BAD_INPUT, f"{path} is neither a file nor a folder")
-        if len(found) > _MAX_FILES:
-            raise AccelError(ErrorCode.TOO_LARGE, f"the folder has over {_MAX_FILES} files")
+            _refuse(f"{path} is neither a file nor a folder", "Remove it, or the link that leads nowhere.")
 
 
-def import_folder(folder: Path, copy_to: Path | None = None, on_bytes: OnBytes = lambda _count: None) -> Imported:
-    """Hashes the folder, and copies it to `copy_to` in the same pass when that is given. Raises AccelError."""
-    imported = Imported()
-    tree: dict[str, object] = {}
-    for path, real in list_files(folder):
-        target = copy_to / path if copy_to else None
-        file, placed = _import_file(path, real, target, imported, on_bytes)
-        imported.files.append(file)
-        _insert(tree, path.split("/"), placed)
-    imported.root = _import_tree(tree, imported).cid
-    return imported
+def _check_local_name(path: str, name: str) -> None:
+    try:
+        check_name(name)
+    except (AccelError, UnicodeEncodeError):
+        _refuse(f"{path!r} is not a name that every system can hold", "Rename it.")
+    if len(path.encode()) > MAX_PATH:
+        _refuse(f"the path {path[:60]}… is over {MAX_PATH} bytes", "Move the model up.")
 
 
-def _insert(tree: dict[str, object], path: list[str], placed: _Placed) -> None:
-    for part in path[:-1]:
-        inner = tree.setdefault(part, {})
-        assert isinstance(inner, dict)  # noqa: S101
-        tree = inner
-    tree[path[-1]] = placed
+def _refuse(message: str, hint: str) -> NoReturn:
+    raise AccelError(ErrorCode.BAD_INPUT, message, hint)
 
 
-def _import_tree(tree: dict[str, object], imported: Imported) -> _Placed:
-    links = []
-    for name, entry in tree.items():
-        placed = entry if isinstance(entry, _Placed) else _import_tree(entry, imported)  # type: ignore[arg-type]
-        links.append(Link(placed.cid, name, placed.total))
-    block = encode_directory(links)
-    if len(block) > MAX_DIRECTORY_BLOCK:
-        raise AccelError(ErrorCode.TOO_LARGE, "a folder has too many entries for one block", "Split it.")
-    return _keep(block, imported, sum(link.size for link in links), 0)
+def import_folder(folder: Folder, copy_to: Path | None = None, on_bytes: OnBytes = lambda _count: None) -> Contents:
+    """Hashes a listed folder, and copies it to `copy_to` in the same pass when that is given.
+
+    Raises:
+        AccelError: too-large.
+        OSError: it cannot be read, or the copy cannot be written.
+    """
+    importing = _Import(on_bytes)
+    importing.contents.root = importing.folder(folder, "", copy_to).cid
+    return importing.contents
 
 
-def _import_file(
-    path: str, real: Path, target: Path | None, imported: Imported, on_bytes: OnBytes
-) -> tuple[ImportedFile, _Placed]:
-    leaves: list[_Placed] = []
-    with real.open("rb", buffering=0) as source:
-        copy = _create(target) if target else None
-        try:
-            _read_leaves(source, copy, leaves, on_bytes)
-        finally:
-            if copy is not None:
-                copy.close()
-    placed = _balance(leaves, imported)
-    return ImportedFile(path, placed.size, [leaf.cid for leaf in leaves]), placed
+class _Import:
+    def __init__(self, on_bytes: OnBytes) -> None:
+        self.contents = Contents()
+        self._on_bytes = on_bytes
+        self._buffer = memoryview(bytearray(CHUNK))
 
+    def folder(self, folder: Folder, prefix: str, copy_to: Path | None) -> _Placed:
+        if copy_to is not None:
+            copy_to.mkdir(exist_ok=True)
+        links = []
+        for name in folder.names():
+            path, target = prefix + name, copy_to / name if copy_to else None
+            inner = folder.folders.get(name)
+            if inner is not None:
+                placed = self.folder(inner, path + "/", target)
+            else:
+                placed = self._file(path, folder.files[name], target)
+            links.append(Link(placed.cid, name, placed.total))
+        if not links:
+            self.contents.empty_folders.append(prefix[:-1])
+        block = encode_directory(links)
+        if len(block) > MAX_DIRECTORY_BLOCK:
+            raise AccelError(ErrorCode.TOO_LARGE, f"{prefix or 'the folder'} has too many entries", "Split it.")
+        return self._keep(block, sum(link.size for link in links), 0)
 
-def _create(target: Path) -> BinaryIO:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target.open("xb", buffering=0)
+    def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
+        digests, size = bytearray(), 0
+        for chunk in self._chunks(real, target):
+            digests += hashlib.sha256(chunk).digest()
+            size += len(chunk)
+            self._on_bytes(len(chunk))
+        entry = FileEntry(path, size, CHUNK if size > CHUNK else max(size, 1), bytes(digests))
+        self.contents.files.append(entry)
+        return self._balance(entry)
 
+    def _chunks(self, real: Path, target: Path | None) -> Iterable[memoryview]:
+        """The file's chunks, each also written to the copy; a copy that is a clone is what is read."""
+        with real.open("rb", buffering=0) as source:
+            if target is None:
+                yield from self._read(source)
+                return
+            with target.open("x+b", buffering=0) as copy:
+                if clone(source.fileno(), copy.fileno()):
+                    yield from self._read(copy)
+                    return
+                for chunk in self._read(source):
+                    _write_all(copy, chunk)
+                    yield chunk
 
-def _read_leaves(source: BinaryIO, copy: BinaryIO | None, leaves: list[_Placed], on_bytes: OnBytes) -> None:
-    buffer = bytearray(CHUNK)
-    with memoryview(buffer) as view:
-        while (size := _fill(source, view)) or not leaves:
-            chunk = view[:size]
-            leaves.append(_Placed(_RAW_PREFIX + hashlib.sha256(chunk).digest(), size, size))
-            if copy is not None:
-                _write_all(copy, chunk)
-            on_bytes(size)
+    def _read(self, source: BinaryIO) -> Iterable[memoryview]:
+        """Whole chunks but for the last; one empty chunk for an empty file."""
+        first = True
+        while (size := _fill(source, self._buffer)) or first:
+            yield self._buffer[:size]
             if size < CHUNK:
-                break
+                return
+            first = False
+
+    def _balance(self, entry: FileEntry) -> _Placed:
+        """Joins leaves under nodes of at most `WIDTH` links until one is left; all leaves are at one depth."""
+        leaves = (
+            _Placed(cid_of(RAW, digest), length, length)
+            for digest, (_, length) in zip(entry.split(), map(entry.extent, range(entry.leaf_count)), strict=True)
+        )
+        if entry.leaf_count == 1:
+            return next(leaves)
+        level = self._join_all(leaves)
+        while len(level) > 1:
+            level = self._join_all(level)
+        return level[0]
+
+    def _join_all(self, level: Iterable[_Placed]) -> list[_Placed]:
+        below = iter(level)
+        return [self._join(group) for group in iter(lambda: list(islice(below, WIDTH)), [])]
+
+    def _join(self, below: list[_Placed]) -> _Placed:
+        block = encode_file([Link(each.cid, "", each.total) for each in below], [each.size for each in below])
+        return self._keep(block, sum(each.total for each in below), sum(each.size for each in below))
+
+    def _keep(self, block: bytes, below: int, size: int) -> _Placed:
+        cid = make_cid(DAG_PB, block)
+        self.contents.nodes[cid] = block
+        return _Placed(cid, len(block) + below, size)
 
 
 def _fill(source: BinaryIO, view: memoryview) -> int:
@@ -170,21 +230,3 @@ def _write_all(copy: BinaryIO, chunk: memoryview) -> None:
     written = 0
     while written < len(chunk):
         written += copy.write(chunk[written:])
-
-
-def _balance(level: list[_Placed], imported: Imported) -> _Placed:
-    """Joins leaves under nodes of at most `WIDTH` links until one is left; all leaves are at one depth."""
-    while len(level) > 1:
-        level = [_join(level[at : at + WIDTH], imported) for at in range(0, len(level), WIDTH)]
-    return level[0]
-
-
-def _join(below: list[_Placed], imported: Imported) -> _Placed:
-    block = encode_file([Link(each.cid, "", each.total) for each in below], [each.size for each in below])
-    return _keep(block, imported, sum(each.total for each in below), sum(each.size for each in below))
-
-
-def _keep(block: bytes, imported: Imported, below: int, size: int) -> _Placed:
-    cid = make_cid(DAG_PB, block)
-    imported.nodes[cid] = block
-    return _Placed(cid, len(block) + below, size)

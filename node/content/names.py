@@ -10,6 +10,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from .cid import format_cid, parse_cid
 
 MIN_PREFIX: Final = 8
+_MAX_NAME: Final = 128
 
 
 def resolve(text: str, known: Mapping[bytes, Set[str]]) -> bytes:
@@ -41,3 +42,29 @@ def _unknown(text: str, known: Mapping[bytes, Set[str]]) -> AccelError:
         f"{text!r} is no model's name, CID or beginning of one",
         f"{hint} Add one: ipfs-accel-node model add FOLDER --name NAME",
     )
+
+
+def checked(name: str) -> str:
+    """The name itself. Raises AccelError bad-input for one that is unprintable, over 128 characters, or a CID."""
+    if not name or len(name) > _MAX_NAME or not name.isprintable() or name != name.strip() or _is_cid(name):
+        raise AccelError(
+            ErrorCode.BAD_INPUT,
+            f"{name[:_MAX_NAME]!r} cannot be a model's name",
+            f"A name has 1 to {_MAX_NAME} printable characters and is no CID.",
+        )
+    return name
+
+
+def usable(name: str | None) -> str:
+    """A name that somebody else gave, or none where it could not be one."""
+    try:
+        return checked(name or "")
+    except AccelError:
+        return ""
+
+
+def _is_cid(name: str) -> bool:
+    try:
+        return bool(parse_cid(name))
+    except AccelError:
+        return False

@@ -1,43 +1,41 @@
 """The model store: a finished folder is the store, and its files are never on disk twice.
 
     models/<cid>/…            the plain Hugging Face folder; leaf blocks are (file, offset, length) into it
-    manifests/<cid>.manifest  its leaves' CIDs, its dag-pb blocks, its name
-    partial/<cid>/…           what is being fetched
+    manifests/<cid>.contents  its leaves' digests and its dag-pb nodes: never changes
+    manifests/<cid>.json      its name and times
+    partial/<cid>/…           what is being fetched, or has to be
     adding/…                  what is being added or removed, cleared at every opening
+    lock                      held by the process that writes here
 
-A model is there when both its folder and its manifest are; the folder is renamed into place last. So a process that
-is killed at any write leaves a whole model or none.
+A model is there when its folder is: its contents are written first, the whole folder is renamed into place last.
+So a process that is killed at any write leaves a whole model or none.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final
-from uuid import uuid4
 
 from ...protocols.errors import AccelError, ErrorCode
 from . import names
-from .cid import format_cid, matches
-from .importer import Imported, import_folder, list_files
-from .manifest import Manifest, read_manifest, write_manifest
+from .cid import format_cid
+from .contents import Contents
+from .disk import OnProgress, can_clone, check_space, coded_errors, sync, sync_tree, write_whole
+from .importer import Folder, import_folder, list_folder
+from .index import BlockIndex, damaged_files
+from .layout import Label, Layout
+from .lock import StoreLock as StoreLock
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
-
-#: Disk space that is left alone, in bytes.
-SPARE: Final = 64 << 20
 _TOUCH_EVERY_S: Final = 60.0
 
 
@@ -54,54 +52,22 @@ class StoredModel:
     last_used: float
 
 
-@dataclass(frozen=True)
-class _Place:
-    path: Path
-    offset: int
-    length: int
-
-
-class StoreLock:
-    """Held by whoever writes the store: a running node, or a command while none runs."""
-
-    def __init__(self, root: Path) -> None:
-        self._path = root / "lock"
-        self._descriptor = -1
-
-    def __enter__(self) -> StoreLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise AccelError(
-                ErrorCode.ALREADY_RUNNING,
-                f"another process uses {self._path.parent}",
-                "Stop that node, or give this one its own --data-dir.",
-            ) from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
-
-
 class ModelStore:
-    """Adds, finds, serves and removes models. Blocking: call it from a thread. Its methods may run concurrently."""
+    """Adds, finds, serves and removes models. Blocking: call it from a thread. Its methods may run concurrently.
 
-    def __init__(self, root: Path) -> None:
-        self._models = root / "models"
-        self._manifests = root / "manifests"
-        self._partial = root / "partial"
-        self._adding = root / "adding"
-        self._writing = threading.Lock()
+    One process at a time opens a store to write (`StoreLock`); others may open it with `read_only`, which changes
+    nothing on disk and shows what is whole at that moment.
+    """
+
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+        self._layout = Layout(root)
+        self._read_only = read_only
+        self._changing = threading.Lock()
         self._stored: dict[bytes, StoredModel] = {}
-        self._contents: dict[bytes, Manifest] = {}
-        self._places: dict[bytes, _Place] = {}
-        self._nodes: dict[bytes, bytes] = {}
-        self._open()
+        self._contents: dict[bytes, Contents] = {}
+        self._index = BlockIndex()
+        with coded_errors():
+            self._open()
 
     # --- finding
 
@@ -113,200 +79,191 @@ class ModelStore:
 
     def resolve(self, text: str) -> StoredModel:
         """By name, CID or beginning of one. Raises AccelError unknown-model, ambiguous-model."""
-        known = {cid: {model.name} if model.name else set() for cid, model in self._stored.items()}
-        cid = names.resolve(text, known)
-        if cid not in self._stored:
-            raise AccelError(ErrorCode.UNKNOWN_MODEL, f"{text} is not in this store", "See `ipfs-accel-node model ls`.")
-        return self._stored[cid]
+        known = {model.cid_bytes: {model.name} if model.name else set() for model in self.models()}
+        return self._require(names.resolve(text, known))
 
     def read_block(self, cid: bytes) -> bytes | None:
         """A block of any stored model, verified; None when it is not here, or is damaged on disk."""
-        if (node := self._nodes.get(cid)) is not None:
-            return node
-        place = self._places.get(cid)
-        if place is None:
-            return None
-        try:
-            block = _read(place)
-        except OSError as error:
-            log.error("%s cannot be read: %s", place.path, error)
-            return None
-        if not matches(cid, block):
-            log.error("%s is damaged at byte %d; it is not served", place.path, place.offset)
-            return None
-        return block
+        return self._index.read(cid)
+
+    def damaged_files(self, cid: bytes) -> list[str]:
+        """Reads a whole model again: which of its files no longer have the bytes that its CID says."""
+        contents = self._contents.get(cid)
+        return [] if contents is None else damaged_files(self._layout.model(cid), contents)
 
     # --- changing
 
     def add(self, folder: Path, *, name: str | None = None, progress: OnProgress = lambda *_: None) -> StoredModel:
-        """Copies a folder in while hashing it. Adding it again only changes the name that is given.
+        """Copies a folder in while hashing it. Adding it again gives it the new name and mends what was damaged.
+
+        An exception out of `progress` (state, done bytes, total bytes) stops it; nothing is left then.
 
         Raises:
             AccelError: bad-input, too-large, disk-full, permission-denied.
         """
-        total = sum(path.stat().st_size for _, path in list_files(folder))
-        self.check_space(total)
-        temporary = self._adding / uuid4().hex
-        done = 0
+        self._must_be_writable()
+        given = names.checked(name) if name else ""
+        with coded_errors(), _removed(self._layout.scratch()) as temporary:
+            listed = list_folder(folder)
+            total, done = listed.size(), 0
+            self._check_space_to_add(listed, total)
 
-        def count(size: int) -> None:
-            nonlocal done
-            done += size
-            progress("adding", done, total)
+            def count(size: int) -> None:
+                nonlocal done
+                done += size
+                progress("adding", done, total)
 
-        with _coded_disk_errors(), _removed(temporary):
-            temporary.mkdir(parents=True)
-            imported = import_folder(folder, temporary, count)
-            return self.adopt(temporary, imported, name)
+            contents = import_folder(listed, temporary, count)
+            progress("storing", total, total)
+            return self.adopt(temporary, contents, given)
 
-    def adopt(self, folder: Path, imported: Imported, name: str | None) -> StoredModel:
-        """Makes a complete folder a model: on disk for good, whole or not at all."""
-        with _coded_disk_errors(), self._writing:
-            manifest = Manifest(imported.root, name or "", time.time(), time.time(), imported.files, imported.nodes)
-            if (kept := self._contents.get(imported.root)) is not None:
-                manifest.added_at = kept.added_at
-                manifest.name = name or kept.name
-            _sync_tree(folder)
-            write_manifest(self._manifest_path(imported.root), manifest)
-            target = self._models / format_cid(imported.root)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(folder, target)
-                _sync(target.parent)
-            return self._index(manifest)
+    def adopt(self, folder: Path, contents: Contents, name: str | None) -> StoredModel:
+        """Makes a complete folder a model: on disk for good, whole or not at all. The folder is moved away.
+
+        Raises:
+            AccelError: disk-full, permission-denied.
+        """
+        self._must_be_writable()
+        cid = contents.root
+        with coded_errors(), _removed(self._layout.scratch()) as aside:
+            sync_tree(folder)
+            keep_old = cid in self._stored and not self.damaged_files(cid)
+            if not keep_old:
+                write_whole(self._layout.contents(cid), contents.pack())
+            with self._changing:
+                label = _label(self._stored.get(cid), names.usable(name))
+                self._layout.write_label(cid, label)
+                if not keep_old:
+                    self._place(cid, folder, aside)
+                if cid not in self._contents:
+                    self._index.add(self._layout.model(cid), contents)
+                    self._contents[cid] = contents
+                return self._remember(cid, label)
+
+    def rename(self, cid: bytes, name: str) -> StoredModel:
+        """Gives a model another name; an empty one takes it away. Raises AccelError unknown-model, bad-input."""
+        self._must_be_writable()
+        given = names.checked(name) if name else ""
+        with coded_errors(), self._changing:
+            old = self._require(cid)
+            label = Label(given, old.added_at, old.last_used)
+            self._layout.write_label(cid, label)
+            return self._remember(cid, label)
 
     def remove(self, cid: bytes) -> None:
-        """Removes a model at once; its space is free when this returns."""
-        with self._writing:
-            trash = self._adding / uuid4().hex
-            self._adding.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                os.rename(self._models / format_cid(cid), trash)
-            self._manifest_path(cid).unlink(missing_ok=True)
-            self._forget(cid)
-        shutil.rmtree(trash, ignore_errors=True)
+        """Removes a model at once; its space is free when this returns. Raises AccelError unknown-model."""
+        self._must_be_writable()
+        with coded_errors(), _removed(self._layout.scratch()) as trash:
+            with self._changing:
+                self._require(cid)
+                os.rename(self._layout.model(cid), trash)
+                sync(self._layout.models)
+                self._layout.contents(cid).unlink(missing_ok=True)
+                self._layout.label(cid).unlink(missing_ok=True)
+                del self._stored[cid], self._contents[cid]
+                self._reindex()
+            shutil.rmtree(self._layout.partial(cid), ignore_errors=True)
 
     def touch(self, cid: bytes) -> None:
-        """Notes that a model was used; on disk about once a minute."""
-        manifest = self._contents.get(cid)
-        if manifest is None:
+        """Notes that a model was used; on disk about once a minute. Quick enough for an event loop."""
+        model, now = self._stored.get(cid), time.time()
+        if model is None or self._read_only or now - model.last_used <= _TOUCH_EVERY_S:
             return
-        now = time.time()
-        if now - manifest.last_used > _TOUCH_EVERY_S:
-            manifest.last_used = now
-            self._index(manifest)
-            write_manifest(self._manifest_path(cid), manifest)
+        if self._changing.acquire(blocking=False):  # else a later use will be noted
+            try:
+                self._note_use(cid, now)
+            finally:
+                self._changing.release()
 
     def partial(self, cid: bytes) -> Path:
         """Where a fetch of `cid` puts what it has; it stays there until the model is whole."""
-        folder = self._partial / format_cid(cid)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._must_be_writable()
+        folder = self._layout.partial(cid)
+        with coded_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            os.utime(folder)
         return folder
 
     def check_space(self, size: int) -> None:
         """Raises AccelError disk-full when `size` bytes more would not fit."""
-        self._models.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._models).free
-        if free < size + SPARE:
-            raise AccelError(
-                ErrorCode.DISK_FULL,
-                f"{size >> 20} MiB are needed and {max(0, free - SPARE) >> 20} MiB are free in {self._models}",
-                "Remove a model (`ipfs-accel-node model rm`) or move the data folder.",
-            )
+        with coded_errors():
+            check_space(self._layout.models, size)
 
     # --- inside
 
     def _open(self) -> None:
-        shutil.rmtree(self._adding, ignore_errors=True)
-        self._models.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self._manifests.glob("*.manifest")):
-            self._open_one(path)
-        for folder in self._models.iterdir():
-            if not any(model.path == folder for model in self._stored.values()):
-                log.warning("clearing away %s, which is no whole model", folder)
-                shutil.rmtree(folder, ignore_errors=True)
+        if not self._read_only:
+            self._layout.make()
+            self._layout.clear()
+        for cid in self._layout.stored():
+            contents = self._layout.read_contents(cid)
+            if contents is None and not self._read_only:
+                contents = self._layout.recover(cid)
+            if contents is not None:
+                self._contents[cid] = contents
+                self._index.add(self._layout.model(cid), contents)
+                self._remember(cid, self._layout.read_label(cid))
 
-    def _open_one(self, path: Path) -> None:
-        try:
-            manifest = read_manifest(path)
-            if path.name == f"{format_cid(manifest.root)}.manifest" and self._is_whole(manifest):
-                self._index(manifest)
-                return
-        except (AccelError, OSError) as error:
-            log.warning("%s cannot be read: %s", path, error)
-        path.unlink(missing_ok=True)
+    def _check_space_to_add(self, listed: Folder, total: int) -> None:
+        largest = max(listed.all_files(), key=lambda path: path.stat().st_size)
+        if not can_clone(largest, self._layout.adding):
+            self.check_space(total)
 
-    def _is_whole(self, manifest: Manifest) -> bool:
-        folder = self._models / format_cid(manifest.root)
-        return all(
-            (folder / file.path).is_file() and (folder / file.path).stat().st_size == file.size
-            for file in manifest.files
-        )
+    def _place(self, cid: bytes, folder: Path, aside: Path) -> None:
+        """Renames the folder to its place; a damaged one that lies there goes first."""
+        target = self._layout.model(cid)
+        if target.exists():
+            os.rename(target, aside)
+        os.rename(folder, target)
+        sync(target.parent)
 
-    def _index(self, manifest: Manifest) -> StoredModel:
-        cid = format_cid(manifest.root)
-        folder = self._models / cid
-        for file in manifest.files:
-            for number, leaf in enumerate(file.leaves):
-                offset = number * file.chunk
-                self._places[leaf] = _Place(folder / file.path, offset, min(file.chunk, file.size - offset))
-        self._nodes.update(manifest.nodes)
-        self._contents[manifest.root] = manifest
-        stored = StoredModel(
-            cid, manifest.root, manifest.name, folder, manifest.size, manifest.added_at, manifest.last_used
-        )
-        self._stored[manifest.root] = stored
-        return stored
+    def _note_use(self, cid: bytes, now: float) -> None:
+        model = self._stored.get(cid)
+        if model is not None:
+            label = Label(model.name, model.added_at, now)
+            with coded_errors():
+                self._layout.write_label(cid, label, synced=False)
+            self._remember(cid, label)
 
-    def _forget(self, cid: bytes) -> None:
-        """Drops a model from the index, and puts back what others share with it."""
-        self._stored.pop(cid, None)
-        self._contents.pop(cid, None)
-        self._places, self._nodes = {}, {}
-        for manifest in list(self._contents.values()):
-            self._index(manifest)
+    def _remember(self, cid: bytes, label: Label) -> StoredModel:
+        folder, size = self._layout.model(cid), self._contents[cid].size
+        model = StoredModel(format_cid(cid), cid, label.name, folder, size, label.added_at, label.last_used)
+        self._stored[cid] = model
+        return model
 
-    def _manifest_path(self, cid: bytes) -> Path:
-        return self._manifests / f"{format_cid(cid)}.manifest"
+    def _reindex(self) -> None:
+        """Replaces the index whole, so that a reader in another thread sees the old one or the new one."""
+        index = BlockIndex()
+        for cid, contents in self._contents.items():
+            index.add(self._layout.model(cid), contents)
+        self._index = index
+
+    def _require(self, cid: bytes) -> StoredModel:
+        model = self._stored.get(cid)
+        if model is None:
+            raise AccelError(
+                ErrorCode.UNKNOWN_MODEL, f"{format_cid(cid)} is not in this store", "See `ipfs-accel-node model ls`."
+            )
+        return model
+
+    def _must_be_writable(self) -> None:
+        if self._read_only:
+            raise AccelError(
+                ErrorCode.PERMISSION_DENIED,
+                f"{self._layout.root} was opened for reading only",
+                "Open it under a StoreLock, or ask the node that runs on it.",
+            )
 
 
-def _read(place: _Place) -> bytes:
-    descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.pread(descriptor, place.length, place.offset)
-    finally:
-        os.close(descriptor)
+def _label(old: StoredModel | None, name: str) -> Label:
+    now = time.time()
+    return Label(name or (old.name if old else ""), old.added_at if old else now, now)
 
 
 @contextmanager
-def _removed(folder: Path) -> Iterator[None]:
+def _removed(folder: Path) -> Iterator[Path]:
+    """A path for something passing, removed with all that is in it on leaving."""
     try:
-        yield
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _coded_disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AccelError(ErrorCode.DISK_FULL, f"the disk is full: {error}", "Make room and try again.") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise AccelError(ErrorCode.PERMISSION_DENIED, str(error), "Check who owns these files.") from None
-        raise
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

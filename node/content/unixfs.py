@@ -18,6 +18,8 @@ FILE: Final = 2
 _RAW_DATA: Final = 0
 _SYMLINK: Final = 4
 _HAMT: Final = 5
+#: The largest block that other implementations pass on (Bitswap specification).
+MAX_BLOCK: Final = 2 << 20
 MAX_LINKS: Final = 20_000
 MAX_SIZE: Final = 1 << 46
 _MAX_NAME: Final = 255
@@ -80,6 +82,8 @@ def _bytes_field(number: int, value: bytes) -> bytes:
 
 def decode(block: bytes) -> Node:
     """Raises AccelError hostile-content for a block that is no sound UnixFS file or folder."""
+    if len(block) > MAX_BLOCK:
+        _refuse("a node is over 2 MiB")
     links: list[Link] = []
     data: bytes | None = None
     for number, value in _fields(block):
@@ -90,28 +94,30 @@ def decode(block: bytes) -> Node:
         elif number == 1 and isinstance(value, bytes) and data is None:
             data = value
         else:
-            _refuse("a dag-pb node has an unknown field")
+            _refuse("a dag-pb node has a field that is unknown or there twice")
     if data is None:
         _refuse("a dag-pb node has no UnixFS data")
     return _check(_decode_data(data, tuple(links)))
 
 
 def _decode_link(encoded: bytes) -> Link:
-    cid, name, size = b"", "", 0
+    cid: bytes | None = None
+    name: str | None = None
+    size: int | None = None
     for number, value in _fields(encoded):
-        if number == 1 and isinstance(value, bytes):
+        if number == 1 and isinstance(value, bytes) and cid is None:
             cid = value
-        elif number == 2 and isinstance(value, bytes):
+        elif number == 2 and isinstance(value, bytes) and name is None:
             name = _decode_name(value)
-        elif number == 3 and isinstance(value, int):
+        elif number == 3 and isinstance(value, int) and size is None:
             size = value
         else:
-            _refuse("a link has an unknown field")
+            _refuse("a link has a field that is unknown or there twice")
     try:
-        cids.parts(cid)
+        cids.parts(cid or b"")
     except AccelError:
-        _refuse("a link's CID cannot be read")
-    return Link(cid, name, size)
+        _refuse("a link's CID cannot be read, or is not sha2-256")
+    return Link(cid or b"", name or "", size or 0)
 
 
 def _decode_name(encoded: bytes) -> str:
@@ -122,36 +128,37 @@ def _decode_name(encoded: bytes) -> str:
 
 
 def _decode_data(encoded: bytes, links: tuple[Link, ...]) -> Node:
-    kind, data, file_size = -1, b"", None
+    kind: int | None = None
+    data: bytes | None = None
+    file_size: int | None = None
     block_sizes: list[int] = []
     for number, value in _fields(encoded):
-        if number == 1 and isinstance(value, int):
+        if number == 1 and isinstance(value, int) and kind is None:
             kind = value
-        elif number == 2 and isinstance(value, bytes):
+        elif number == 2 and isinstance(value, bytes) and data is None:
             data = value
-        elif number == 3 and isinstance(value, int):
+        elif number == 3 and isinstance(value, int) and file_size is None:
             file_size = value
         elif number == 4 and isinstance(value, int):
             block_sizes.append(value)
-        elif number not in (7, 8):  # mode and time of change, of UnixFS 1.5, mean nothing here
-            _refuse("UnixFS data has an unknown field")
-    if kind == _RAW_DATA:
-        kind = FILE
+        elif number not in (5, 6, 7, 8):  # a sharded folder's two; mode and time of change mean nothing here
+            _refuse("UnixFS data has a field that is unknown or there twice")
+    return Node(
+        _known_kind(kind), links, data or b"", len(data or b"") if file_size is None else file_size, tuple(block_sizes)
+    )
+
+
+def _known_kind(kind: int | None) -> int:
     if kind in (_SYMLINK, _HAMT):
         _refuse("symbolic links and sharded folders are not read yet")
-    if kind not in (FILE, DIRECTORY):
+    if kind not in (_RAW_DATA, FILE, DIRECTORY):
         _refuse(f"UnixFS type {kind} is unknown")
-    return Node(kind, links, data, len(data) if file_size is None else file_size, tuple(block_sizes))
+    return DIRECTORY if kind == DIRECTORY else FILE
 
 
 def _check(node: Node) -> Node:
     if node.kind == DIRECTORY:
-        names = [link.name for link in node.links]
-        if len(set(names)) != len(names):
-            _refuse("a folder has two entries of one name")
-        for name in names:
-            check_name(name)
-        return node
+        return _check_directory(node)
     if len(node.block_sizes) != len(node.links):
         _refuse("a file's links and their sizes disagree")
     if len(node.data) + sum(node.block_sizes) != node.file_size or node.file_size > MAX_SIZE:
@@ -159,10 +166,23 @@ def _check(node: Node) -> Node:
     return node
 
 
+def _check_directory(node: Node) -> Node:
+    names = [link.name for link in node.links]
+    if len(set(names)) != len(names):
+        _refuse("a folder has two entries of one name")
+    for name in names:
+        check_name(name)
+    if node.data or node.block_sizes:
+        _refuse("a folder has bytes of its own")
+    return node
+
+
 def check_name(name: str) -> None:
-    """Raises AccelError hostile-content for a name that would not stay inside its folder."""
-    if name in ("", ".", "..") or len(name.encode()) > _MAX_NAME or any(sign in name for sign in "/\\\0"):
+    """Raises AccelError hostile-content for a name that would not stay inside its folder, or would garble a screen."""
+    if name in ("", ".", "..") or any(sign in "/\\" or sign < " " or "\x7f" <= sign < "\xa0" for sign in name):
         _refuse(f"{name[:60]!r} is no file name")
+    if len(name.encode()) > _MAX_NAME:
+        _refuse(f"the name {name[:60]!r}… is too long")
 
 
 def _fields(encoded: bytes) -> Iterator[tuple[int, int | bytes]]:

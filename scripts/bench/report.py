@@ -73,7 +73,6 @@ def note(text: str) -> None:
 
 
 def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
