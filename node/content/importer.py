@@ -122,7 +122,12 @@ def _refuse(message: str, hint: str) -> NoReturn:
     raise AccelError(ErrorCode.BAD_INPUT, message, hint)
 
 
-def import_folder(folder: Folder, copy_to: Path | None = None, on_bytes: OnBytes = lambda _count: None) -> Contents:
+def import_folder(path: Path) -> Contents:
+    """What a folder is made of, and so its CID. Raises AccelError bad-input, too-large, OSError."""
+    return import_listed(list_folder(path))
+
+
+def import_listed(folder: Folder, copy_to: Path | None = None, on_bytes: OnBytes = lambda _count: None) -> Contents:
     """Hashes a listed folder, and copies it to `copy_to` in the same pass when that is given.
 
     Raises:

@@ -84,7 +84,7 @@ class BlockIndex:
             return block
         if digest not in self._damaged:
             self._damaged.add(digest)
-            log.error("%s at byte %d is not served as %s: %s", held.path, offset, format_cid(cid), why)
+            log.error("%s is damaged at byte %d (%s): %s is not served", held.path, offset, why, format_cid(cid))
         return None
 
 

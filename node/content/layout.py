@@ -17,7 +17,7 @@ from ...protocols.errors import AccelError
 from .cid import format_cid, parse_cid
 from .contents import Contents
 from .disk import write_whole
-from .importer import import_folder, list_folder
+from .importer import import_folder
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +114,11 @@ class Layout:
         folder = self.model(cid)
         log.warning("%s has lost its list of blocks, or files: it is read again", folder)
         try:
-            contents = import_folder(list_folder(folder))
+            contents = import_folder(folder)
             if contents.root == cid:
                 write_whole(self.contents(cid), contents.pack())
                 return contents
-        except AccelError as error:
+        except (AccelError, OSError) as error:
             log.warning("%s: %s", folder, error)
         log.error("%s is not whole; `ipfs-accel-node model get %s` fetches what it lacks", folder, folder.name)
         shutil.rmtree(self.partial(cid), ignore_errors=True)

@@ -29,7 +29,7 @@ from . import names
 from .cid import format_cid
 from .contents import Contents
 from .disk import OnProgress, can_clone, check_space, coded_errors, sync, sync_tree, write_whole
-from .importer import Folder, import_folder, list_folder
+from .importer import Folder, import_listed, list_folder
 from .index import BlockIndex, damaged_files
 from .layout import Label, Layout
 from .lock import StoreLock as StoreLock
@@ -113,7 +113,7 @@ class ModelStore:
                 done += size
                 progress("adding", done, total)
 
-            contents = import_folder(listed, temporary, count)
+            contents = import_listed(listed, temporary, count)
             progress("storing", total, total)
             return self.adopt(temporary, contents, given)
 

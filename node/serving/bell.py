@@ -9,11 +9,14 @@ class Bell:
     """Waiting and ringing without a condition: `while not …: await bell.wait()` misses no ring in between."""
 
     def __init__(self) -> None:
-        self._rung = trio.Event()
+        self._awaited: trio.Event | None = None
 
     def ring(self) -> None:
-        self._rung.set()
-        self._rung = trio.Event()
+        if self._awaited is not None:
+            self._awaited.set()
+            self._awaited = None
 
     async def wait(self) -> None:
-        await self._rung.wait()
+        if self._awaited is None:
+            self._awaited = trio.Event()
+        await self._awaited.wait()

@@ -103,7 +103,7 @@ class ServingService:
         self._slots = [Slot(_checked(name), slot_settings, measurements, self._bell, self._changed) for name in names]
         self._memory = Memory(settings.memory_bytes or default_limit(), self._slots, model_path, self._bell)
         lock = measuring_lock or MachineLock()
-        self._warmer = Warmer(self._slots, self._wanted, self._memory, self._bell, self._changed, lock)
+        self._warmer = Warmer(self._slots, self._wanted, self._memory, self._changed, lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the workers until cancelled. Started at once: backends may still be probing."""
@@ -252,6 +252,7 @@ class ServingService:
 
     def _changed(self) -> None:
         self._bell.ring()
+        self._warmer.look_again()
         self._told()
 
 

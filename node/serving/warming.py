@@ -38,14 +38,13 @@ class Warmer:
         slots: Sequence[Slot],
         wanted: Mapping[bytes, str],
         memory: Memory,
-        bell: Bell,
         on_change: Callable[[], None],
         lock: MachineLock,
     ) -> None:
         self._slots = slots
         self._wanted = wanted
         self._memory = memory
-        self._bell = bell
+        self._news = Bell()
         self._on_change = on_change
         self._lock = lock
         self._current: tuple[bytes, trio.CancelScope] | None = None
@@ -55,10 +54,14 @@ class Warmer:
             work = next(self._work(), None)
             if work is None:
                 with trio.move_on_after(_AGAIN_AFTER_S):
-                    await self._bell.wait()
+                    await self._news.wait()
             else:
                 await self._warm(*work)
                 self._on_change()
+
+    def look_again(self) -> None:
+        """Something changed that may be worth warming a model for."""
+        self._news.ring()
 
     def has_work_for(self, cid: bytes) -> bool:
         at_it = self._current is not None and self._current[0] == cid

@@ -76,9 +76,8 @@ def show_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{title} ({machine()['cores']} cores, {platform.system()} {platform.machine()})", box=box.SIMPLE
-    )
+    where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    table = Table(title=f"{title} ({where})", title_justify="left", header_style="cyan", box=None, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:

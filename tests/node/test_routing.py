@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node.node.mesh.routing import UNKNOWN_LOAD_S, Candidate, is_measured, predict, rank
 from ipfs_accel_node.protocols.advert import Speed
@@ -41,12 +41,14 @@ def order(work, group, seed=0):
     return [each.candidate for each in rank(work, group, rng=random.Random(seed))]
 
 
+@settings(deadline=None)
 @given(units, st.lists(candidates, max_size=8))
 def test_nobody_is_left_out_and_nobody_invented(work, group):
     ranked = order(work, group)
     assert sorted(map(repr, ranked)) == sorted(map(repr, group))
 
 
+@settings(deadline=None)
 @given(units, st.lists(candidates, min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_they_come_in_decides_ties_only(work, group, rng):
     shuffled = rng.sample(group, len(group))
@@ -55,12 +57,14 @@ def test_the_order_they_come_in_decides_ties_only(work, group, rng):
     assert high <= low * (1 + NEAR_TIE) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(units, st.lists(candidates, min_size=1, max_size=8))
 def test_the_groups_never_mix(work, group):
     ranks = [(each.penalised, not is_measured(each, "bytes")) for each in order(work, group)]
     assert ranks == sorted(ranks)
 
 
+@settings(deadline=None)
 @given(units, st.lists(candidates, min_size=1, max_size=8))
 def test_the_first_is_within_a_near_tie_of_the_fastest_of_its_group(work, group):
     first = order(work, group)[0]
@@ -70,6 +74,7 @@ def test_the_first_is_within_a_near_tie_of_the_fastest_of_its_group(work, group)
     assert predict(work, first).total_s <= fastest * (1 + NEAR_TIE) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(units, candidates, st.floats(0.001, 50))
 @pytest.mark.parametrize("part", ["rtt_s", "wait_s", "dispatched_s"])
 def test_more_time_in_any_part_is_never_better(part, work, candidate, more):
@@ -77,6 +82,7 @@ def test_more_time_in_any_part_is_never_better(part, work, candidate, more):
     assert predict(work, worse).total_s >= predict(work, candidate).total_s
 
 
+@settings(deadline=None)
 @given(units, candidates)
 def test_a_cold_model_a_larger_fetch_and_a_worse_record_are_never_better(work, candidate):
     before = predict(work, candidate).total_s
@@ -88,6 +94,7 @@ def test_a_cold_model_a_larger_fetch_and_a_worse_record_are_never_better(work, c
         assert predict(work, worse).total_s >= before
 
 
+@settings(deadline=None)
 @given(units, candidates)
 def test_the_parts_add_up_and_the_reason_is_one_line(work, candidate):
     prediction = predict(work, candidate)

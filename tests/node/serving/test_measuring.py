@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node.node.serving.measurements import Key, MachineLock, Measurements
 from ipfs_accel_node.node.serving.measuring import (
@@ -74,6 +74,7 @@ def test_a_very_slow_model_is_measured_by_few_rounds_and_says_so():
 taken = st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(1, 10_000), taken, min_size=2, max_size=4))
 def test_no_part_is_ever_negative(timings):
     speed = fit(timings)
@@ -83,6 +84,7 @@ def test_no_part_is_ever_negative(timings):
     assert speed.count == sum(map(len, timings.values()))
 
 
+@settings(deadline=None)
 @given(st.floats(0, 10), st.floats(0, 1))
 def test_a_line_is_found_again(fixed, per_unit):
     speed = fit({units: [fixed + per_unit * units] * 3 for units in (64, 256, 1024)})
@@ -94,6 +96,7 @@ def test_the_spread_is_that_of_the_worse_size():
     assert fit({1: [1.0] * 5, 2: [1.0, 1.1, 1.2, 1.3, 1.4]}).spread == pytest.approx(1.4826 * 0.1 / 1.2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e6), max_size=60))
 def test_a_correction_stays_within_a_factor_of_eight(observed):
     correction, measured = LiveCorrection(), Speed(0.01, 0.0, "bytes", 0.0, 10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node.node.serving.residency import MOST_STRIKES, Place, Resident, fits, victims
 from ipfs_accel_node.protocols.errors import AccelError
@@ -21,6 +21,7 @@ residents = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 400), residents)
 def test_those_who_leave_make_just_enough_room_and_nobody_leaves_who_is_needed(needed, limit, group):
     going = victims(needed, limit, group)
