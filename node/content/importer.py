@@ -95,18 +95,22 @@ class _Lister:
             raise AccelError(ErrorCode.TOO_LARGE, f"the folder has over {MAX_ENTRIES} entries", "Split it.")
         path = prefix + entry.name
         _check_local_name(path, entry.name)
-        real = Path(entry.path).resolve()
-        if entry.is_symlink() and self._root not in real.parents and real != self._root:
-            _refuse(
-                f"the link {path} leads out of the folder",
-                "Make a copy with real files first: cp -rL FOLDER COPY (or download with `hf download --local-dir`).",
-            )
+        real = self._follow(Path(entry.path), path) if entry.is_symlink() else Path(entry.path)
         if real.is_dir():
             folder.folders[entry.name] = self.list(real, path + "/", above)
         elif real.is_file():
             folder.files[entry.name] = real
         else:
             _refuse(f"{path} is neither a file nor a folder", "Remove it, or the link that leads nowhere.")
+
+    def _follow(self, link: Path, path: str) -> Path:
+        real = link.resolve()
+        if self._root not in real.parents and real != self._root:
+            _refuse(
+                f"the link {path} leads out of the folder",
+                "Make a copy with real files first: cp -rL FOLDER COPY (or download with `hf download --local-dir`).",
+            )
+        return real
 
 
 def _check_local_name(path: str, name: str) -> None:

@@ -74,14 +74,11 @@ class Layout:
         """A path of its own for something unfinished; it is cleared at the next opening."""
         return self.adding / uuid4().hex
 
-    def make(self) -> None:
+    def clear(self) -> None:
+        """Makes the folders, and removes what no process will finish: half an addition, a fetch given up long ago."""
+        shutil.rmtree(self.adding, ignore_errors=True)
         for folder in (self.models, self.manifests, self.partials, self.adding):
             folder.mkdir(parents=True, exist_ok=True)
-
-    def clear(self) -> None:
-        """Removes what no process will finish: half an addition, half a removal, a fetch given up long ago."""
-        shutil.rmtree(self.adding, ignore_errors=True)
-        self.make()
         for partial in self.partials.iterdir():
             if time.time() - partial.stat().st_mtime > _PARTIAL_KEPT_S:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -91,7 +88,7 @@ class Layout:
 
     def stored(self) -> Iterator[bytes]:
         """The CIDs that have a folder, whole or not."""
-        for folder in sorted(self.models.iterdir()) if self.models.is_dir() else ():
+        for folder in sorted(self.models.iterdir()):
             try:
                 yield parse_cid(folder.name)
             except AccelError:

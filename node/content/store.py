@@ -55,13 +55,11 @@ class StoredModel:
 class ModelStore:
     """Adds, finds, serves and removes models. Blocking: call it from a thread. Its methods may run concurrently.
 
-    One process at a time opens a store to write (`StoreLock`); others may open it with `read_only`, which changes
-    nothing on disk and shows what is whole at that moment.
+    One process at a time opens a store: hold its `StoreLock` meanwhile.
     """
 
-    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self._layout = Layout(root)
-        self._read_only = read_only
         self._changing = threading.Lock()
         self._stored: dict[bytes, StoredModel] = {}
         self._contents: dict[bytes, Contents] = {}
@@ -101,7 +99,6 @@ class ModelStore:
         Raises:
             AccelError: bad-input, too-large, disk-full, permission-denied.
         """
-        self._must_be_writable()
         given = names.checked(name) if name else ""
         with coded_errors(), _removed(self._layout.scratch()) as temporary:
             listed = list_folder(folder)
@@ -123,7 +120,6 @@ class ModelStore:
         Raises:
             AccelError: disk-full, permission-denied.
         """
-        self._must_be_writable()
         cid = contents.root
         with coded_errors(), _removed(self._layout.scratch()) as aside:
             sync_tree(folder)
@@ -142,7 +138,6 @@ class ModelStore:
 
     def rename(self, cid: bytes, name: str) -> StoredModel:
         """Gives a model another name; an empty one takes it away. Raises AccelError unknown-model, bad-input."""
-        self._must_be_writable()
         given = names.checked(name) if name else ""
         with coded_errors(), self._changing:
             old = self._require(cid)
@@ -152,7 +147,6 @@ class ModelStore:
 
     def remove(self, cid: bytes) -> None:
         """Removes a model at once; its space is free when this returns. Raises AccelError unknown-model."""
-        self._must_be_writable()
         with coded_errors(), _removed(self._layout.scratch()) as trash:
             with self._changing:
                 self._require(cid)
@@ -167,7 +161,7 @@ class ModelStore:
     def touch(self, cid: bytes) -> None:
         """Notes that a model was used; on disk about once a minute. Quick enough for an event loop."""
         model, now = self._stored.get(cid), time.time()
-        if model is None or self._read_only or now - model.last_used <= _TOUCH_EVERY_S:
+        if model is None or now - model.last_used <= _TOUCH_EVERY_S:
             return
         if self._changing.acquire(blocking=False):  # else a later use will be noted
             try:
@@ -177,7 +171,6 @@ class ModelStore:
 
     def partial(self, cid: bytes) -> Path:
         """Where a fetch of `cid` puts what it has; it stays there until the model is whole."""
-        self._must_be_writable()
         folder = self._layout.partial(cid)
         with coded_errors():
             folder.mkdir(parents=True, exist_ok=True)
@@ -192,13 +185,9 @@ class ModelStore:
     # --- inside
 
     def _open(self) -> None:
-        if not self._read_only:
-            self._layout.make()
-            self._layout.clear()
+        self._layout.clear()
         for cid in self._layout.stored():
-            contents = self._layout.read_contents(cid)
-            if contents is None and not self._read_only:
-                contents = self._layout.recover(cid)
+            contents = self._layout.read_contents(cid) or self._layout.recover(cid)
             if contents is not None:
                 self._contents[cid] = contents
                 self._index.add(self._layout.model(cid), contents)
@@ -245,14 +234,6 @@ class ModelStore:
                 ErrorCode.UNKNOWN_MODEL, f"{format_cid(cid)} is not in this store", "See `ipfs-accel-node model ls`."
             )
         return model
-
-    def _must_be_writable(self) -> None:
-        if self._read_only:
-            raise AccelError(
-                ErrorCode.PERMISSION_DENIED,
-                f"{self._layout.root} was opened for reading only",
-                "Open it under a StoreLock, or ask the node that runs on it.",
-            )
 
 
 def _label(old: StoredModel | None, name: str) -> Label:

@@ -38,6 +38,7 @@ async def test_a_cancelled_job_in_the_queue_is_never_run(node, echo_model, held,
             async with trio.open_nursery() as others:
                 for _ in range(5):
                     others.start_soon(lambda: node.run(cid, params=compute.params))
+        await until(lambda: node.slot.queue.scheduler.length == 1, "the worker's word that it dropped them")
         compute.release()
     await until(node.is_idle, "an empty queue")
     assert not compute.is_reached()
