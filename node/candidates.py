@@ -20,8 +20,10 @@ from .serving.service import ServingService
 _OBSERVATION_HALF_LIFE_S = 60.0
 _OBSERVATION_WEIGHT = 0.2
 _RATIO_BOUNDS = (1 / 8, 8.0)
-#: Assumed for a fetch whose sources were never measured, in bytes a second.
-_UNMEASURED_BANDWIDTH = 20e6
+#: How long a candidate that failed comes last.
+_PENALTY_S = 10.0
+#: States of a backend that is on its way to being ready, or to having failed.
+_UNDECIDED = frozenset({"starting", "probing", "restarting"})
 
 Key = tuple[str, str, bytes]
 
@@ -61,6 +63,7 @@ class CandidateBook:
         self._clock = clock
         self._observed: dict[Key, _Observation] = defaultdict(_Observation)
         self._outstanding: dict[object, tuple[str, str, float, float]] = {}
+        self._failed: dict[tuple[str, str], float] = {}
 
     def candidates(self, cid: bytes, task: str, on: str | None) -> list[Candidate]:
         """Everyone who could run `task` of the model `cid`, in no order; `on` leaves one node of them."""
@@ -108,6 +111,16 @@ class CandidateBook:
         raw_ratio = seconds / prediction.total_s * chosen.observed_ratio
         self._observed[chosen.peer_id, chosen.backend, cid].add(raw_ratio, self._clock())
 
+    def failed(self, prediction: Prediction, error: AccelError) -> None:
+        """Puts a candidate last for a while; one that was merely full is not to blame."""
+        if error.worth_another_node and error.code != ErrorCode.BUSY:
+            self._failed[prediction.candidate.peer_id, prediction.candidate.backend] = self._clock()
+
+    def may_still_come(self) -> bool:
+        """Whether a backend, here or at a linked peer, has not yet been found to work or not."""
+        states = [*self._serving.backend_states(), *(each for peer in self._live() for each in peer.backends)]
+        return any(backend.state in _UNDECIDED for backend in states)
+
     def no_candidate(self, cid: bytes, task: str, on: str | None) -> AccelError:
         where = f" on {on!r}" if on else ""
         return AccelError(
@@ -139,7 +152,7 @@ class CandidateBook:
                 local=True,
                 wait_s=state.wait_s,
                 fetch_bytes=holders[0][1].size,
-                bandwidth=sum(bandwidths) or _UNMEASURED_BANDWIDTH,
+                bandwidth=sum(bandwidths) or None,
             )
             for state in self._serving.backend_states()
             if state.state == "ready"
@@ -175,6 +188,7 @@ class CandidateBook:
             fetch_bytes=facts.pop("fetch_bytes", 0),
             bandwidth=facts.pop("bandwidth", None),
             observed_ratio=observation.now(self._clock()) if observation else 1.0,
+            penalised=self._clock() - self._failed.get((peer_id, offer.backend), -_PENALTY_S) < _PENALTY_S,
         )
 
     def _dispatched_s(self, peer_id: str, backend: str, peer: Peer | None) -> float:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 3
 _ROUND_PAUSE_S = 0.3
+_LOOK_EVERY_S = 0.1
 #: What a peer may take to accept or refuse, beyond ten of its round trips.
 _ACCEPT_GRACE_S = 2.0
 #: Worth trying again there a little later: the worker restarts, the queue empties, the link comes back.
@@ -153,6 +154,7 @@ class Dispatcher:
             )
 
     async def _try_all(self, job: Job) -> Outcome:
+        await self._wait_for_backends(job)
         for round_number in range(MAX_ROUNDS):
             if round_number:
                 await trio.sleep(_ROUND_PAUSE_S * 2**round_number)
@@ -167,6 +169,12 @@ class Dispatcher:
             if not any(error.code in _PASSES for error in job.failures.values()):
                 break
         raise self._nothing_left(job)
+
+    async def _wait_for_backends(self, job: Job) -> None:
+        """A node takes jobs from its first moment, when its backends may still be probing."""
+        while not self._rank(job) and self._book.may_still_come():
+            job.incoming.progress("starting", 0, 0, "a backend is still being looked at")
+            await trio.sleep(_LOOK_EVERY_S)
 
     def _rank(self, job: Job) -> list[Prediction]:
         candidates = [
@@ -187,6 +195,7 @@ class Dispatcher:
                 outcome = await (self._here if chosen.local else self._at_peer)(job, prediction)
         except AccelError as error:
             job.failures[chosen.peer_id, chosen.backend] = error
+            self._book.failed(prediction, error)
             self._record(job, prediction, error.code, began)
             raise
         self._book.observe(job.cid, prediction, trio.current_time() - began)

@@ -105,7 +105,7 @@ def _show_report(report: dict[str, Any]) -> None:
 
 
 def _show_route(report: dict[str, Any]) -> None:
-    rows = table("", "candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">cold", "why")
+    rows = table("", "candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">fetch", ">load", "why")
     for place, candidate in enumerate(report["route"]["candidates"]):
         parts = candidate["parts"]
         rows.add_row(
@@ -113,7 +113,7 @@ def _show_route(report: dict[str, Any]) -> None:
             candidate["node_name"] + (" (here)" if candidate["local"] else ""),
             candidate["backend"],
             duration(candidate["predicted_s"]) if candidate["measured"] else "[dim]unknown[/]",
-            *(duration(parts[part]) for part in ("round_trip", "wait", "compute", "cold")),
+            *(duration(parts[part]) for part in ("round_trip", "wait", "compute", "fetch", "load")),
             candidate["reason"],
         )
     console().print(rows)

@@ -1,0 +1,143 @@
+"""The commands as a user runs them: with a node, without one, and wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from cluster import PROGRAM, NodeProcess
+
+
+def run(*arguments, data_dir, stdin="") -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments), "--data-dir", str(data_dir)],
+        input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def run_json(*arguments, data_dir):
+    done = run(*arguments, "--json", data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text('{"model_type": "echo"}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory, model):
+    with NodeProcess("desk", tmp_path_factory.mktemp("node"), "--backends", "echo") as process:
+        process.wait_ready()
+        with process.client() as client:
+            client.add_model(model, "mine")
+        yield process
+
+
+def test_a_model_is_added_listed_and_removed_without_a_node(tmp_path, model):
+    added = run_json("model", "add", model, "--name", "mine", data_dir=tmp_path)
+    assert added["cid"].startswith("bafybei")
+    assert (added["name"], added["files"]) == ("mine", 1)
+    assert [each["cid"] for each in run_json("model", "ls", data_dir=tmp_path)] == [added["cid"]]
+    assert run_json("model", "info", "mine", data_dir=tmp_path)["files"][0]["path"] == "config.json"
+    assert "mine" in run("model", "ls", data_dir=tmp_path).stdout
+    assert run_json("model", "rm", "mine", data_dir=tmp_path)["cid"] == added["cid"]
+    assert run_json("model", "ls", data_dir=tmp_path) == []
+
+
+def test_the_same_with_a_node(node, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "echo", "note": "another"}')
+    added = run_json("model", "add", tmp_path, "--name", "other", data_dir=node.data_dir)
+    names = {each["name"]: each["cid"] for each in run_json("model", "ls", data_dir=node.data_dir)}
+    assert names["other"] == added["cid"]
+    assert run_json("model", "get", "other", data_dir=node.data_dir)["already"] is True
+    assert run("model", "rm", "other", data_dir=node.data_dir).returncode == 0
+
+
+def test_a_job_from_the_command_line(node):
+    out = run_json("run", "mine", "--input", "a", "--input", "b", "--explain", data_dir=node.data_dir)
+    assert out["value"]["echo"] == ["a", "b"]
+    assert out["report"]["node_name"] == "desk"
+    lines = run("run", "mine", "--input", "-", "--json", data_dir=node.data_dir, stdin="one\ntwo\n")
+    assert json.loads(lines.stdout)["value"]["echo"] == ["one", "two"]
+    shown = run("run", "mine", "--input", "a", "--explain", data_dir=node.data_dir).stdout
+    assert "predicted" in shown
+    assert "desk (here)" in shown
+
+
+def test_what_people_look_at(node):
+    assert "echo" in run("status", data_dir=node.data_dir).stdout
+    assert "No peers yet" in run("peers", data_dir=node.data_dir).stdout
+    assert run("token", data_dir=node.data_dir).stdout.startswith("ipfs-accel-node start --join ian1")
+    assert run_json("status", data_dir=node.data_dir)["state"] == "ready"
+    assert run_json("peers", data_dir=node.data_dir) == []
+    checks = {check["name"]: check for check in run_json("doctor", data_dir=node.data_dir)["checks"]}
+    assert checks["node"]["ok"]
+    assert checks["libp2p"]["ok"]
+    assert checks["backend cpu"]["detail"].startswith("computes on")
+
+
+MISTAKES = [
+    (["model", "add", "/nowhere"], "bad-input", 2),
+    (["model", "info", "nonsense"], "unknown-model", 2),
+    (["model", "rm", "nonsense"], "unknown-model", 2),
+    (["run", "nonsense", "--input", "x"], "unknown-model", 2),
+    (["run", "mine"], "bad-input", 2),
+    (["run", "mine", "--input", "x", "--task", "text-generation"], "no-backend", 1),
+    (["run", "mine", "--input", "x", "--on", "nobody"], "unknown-peer", 2),
+    (["model", "get", "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq"], "content-not-found", 1),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "status"), MISTAKES, ids=str)
+def test_a_mistake_is_one_line_with_a_code(node, arguments, code, status):
+    done = run(*arguments, data_dir=node.data_dir)
+    assert done.returncode == status
+    assert f"[{code}]" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    told = run(*arguments, "--json", data_dir=node.data_dir)
+    assert json.loads(told.stdout)["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["peers"], ["token"], ["run", "m", "--input", "x"], ["model", "get", "m"]]
+)
+def test_without_a_node_it_says_how_to_start_one(tmp_path, arguments):
+    done = run(*arguments, data_dir=tmp_path)
+    assert done.returncode == 1
+    assert "[not-running] Start one: ipfs-accel-node start" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["start", "--threads", "none"], ["start", "--join", "nonsense"], ["start", "--listen", "here"],
+                  ["start", "--backends", "abacus"], ["start", "--memory", "much"]]
+)  # fmt: skip
+def test_a_node_that_cannot_start_says_why(tmp_path, arguments):
+    done = run(*arguments, data_dir=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["start"], ["status"], ["peers"], ["token"], ["model"], ["model", "add"], ["model", "ls"],
+                ["model", "info"], ["model", "get"], ["model", "rm"], ["run"], ["doctor"]]
+)  # fmt: skip
+def test_every_help_has_an_example(command):
+    done = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0
+    assert "example:\n  ipfs-accel-node" in done.stdout
+
+
+def test_usage_errors(tmp_path):
+    for arguments in (["nonsense"], ["run"], ["model", "add"], ["run", "m", "--timeout", "x"]):
+        done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 2
+        assert "--help" in done.stderr
