@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -41,15 +42,23 @@ def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
 
 def _run(folder: Path, target: Path, task: str) -> None:
     command = [sys.executable, "-m", f"{__package__}.convert", str(folder), str(target), "--task", task]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
-    if done.returncode or not (target / "model.xml").exists():
-        log.warning("converting failed:\n%s", done.stderr[-4000:])
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+    with tempfile.TemporaryFile() as output:
+        # The child ends when its standard input does, so that it never outlives this process.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+        try:
+            status = child.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
+        finally:
+            child.kill()
+            child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if status or not (target / "model.xml").exists():
+        log.warning("converting failed:\n%s", said[-4000:])
+        last = (said.strip().splitlines() or [f"status {status}"])[-1]
         raise BackendError("conversion-failed", f"converting to OpenVINO failed: {last[:300]}", "The log says more.")
 
 

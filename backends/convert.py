@@ -11,6 +11,7 @@ import argparse
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 
 from .interface import BackendError
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         facts = inspect(options.folder)
     except BackendError as error:
@@ -34,6 +36,12 @@ def main() -> None:
     bound = facts.memory_bytes * _MEMORY_FACTOR + _MEMORY_BASE
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     _convert(options.folder, options.target, options.task)
+
+
+def _end_with_parent() -> None:
+    """Nobody writes to standard input: that it ends means that whoever asked for this is gone."""
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 def _convert(folder: Path, target: Path, task: str) -> None:

@@ -11,8 +11,7 @@ terminal event for its asker, unless the asker itself cancelled it, and nothing 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from typing import Any, Final
 
 from .bodies import IncomingBody, OutgoingBody
@@ -20,7 +19,6 @@ from .errors import ErrorCode, LocalProtocolError, ProtocolError
 from .framing import Decoder, Frame
 from .inference import (
     MAX_BODY,
-    MAX_INLINE,
     Accepted,
     Body,
     Call,
@@ -29,7 +27,6 @@ from .inference import (
     Credit,
     Failed,
     Message,
-    MessageType,
     Ping,
     Pong,
     Progress,
@@ -53,59 +50,29 @@ from .session_events import (
     RequestReceived,
     ResultReceived,
 )
+from .session_table import LEGAL, Limits, OpenRequest, State, first_state, placed
 
 __all__ = [
-    "AcceptedReceived", "Answer", "CallReceived", "Cancelled", "ChunkReceived", "Event", "FailedReceived",
-    "Limits", "PayloadReceived", "PongReceived", "ProgressReceived", "RefusedReceived", "RequestReceived",
-    "ResultReceived", "Session",
+    "LEGAL",
+    "AcceptedReceived",
+    "Answer",
+    "CallReceived",
+    "Cancelled",
+    "ChunkReceived",
+    "Event",
+    "FailedReceived",
+    "Limits",
+    "PayloadReceived",
+    "PongReceived",
+    "ProgressReceived",
+    "RefusedReceived",
+    "RequestReceived",
+    "ResultReceived",
+    "Session",
+    "State",
 ]  # fmt: skip
 
 _LAST_ID: Final = 0xFFFF_FFFD
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a peer can make this side hold, in bytes and requests."""
-
-    max_payload: int = 64 << 20
-    max_open: int = 1024
-    max_buffered: int = 256 << 20
-
-
-class State(Enum):
-    WAITING = auto()  # asked, neither accepted nor refused
-    ANSWERING = auto()  # accepted; a call is so from its beginning
-    RESULT_BODY = auto()  # the result is announced, its body on its way
-    DONE = auto()
-
-
-#: What an answerer may say of a request, and where that leads. RESULT leads to DONE when it came inline.
-LEGAL: Final[dict[State, dict[MessageType, State]]] = {
-    State.WAITING: {
-        MessageType.ACCEPTED: State.ANSWERING,
-        MessageType.REFUSED: State.DONE,
-        MessageType.FAILED: State.DONE,
-    },
-    State.ANSWERING: {
-        MessageType.PROGRESS: State.ANSWERING,
-        MessageType.CHUNK: State.ANSWERING,
-        MessageType.RESULT: State.RESULT_BODY,
-        MessageType.FAILED: State.DONE,
-    },
-    State.RESULT_BODY: {MessageType.BODY: State.RESULT_BODY, MessageType.FAILED: State.DONE},
-    State.DONE: {},
-}
-
-
-@dataclass(slots=True)
-class _Open:
-    """One request or call that has not ended."""
-
-    ours: bool
-    state: State
-    opening: Request | Call
-    incoming: IncomingBody | None = None
-    report: dict[str, Any] | None = None
 
 
 class Session:
@@ -117,7 +84,7 @@ class Session:
         self._parity = 1 if dialler else 0
         self._next_id = 1 if dialler else 2
         self._last_theirs = 0
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenRequest] = {}
         self._frames: deque[bytes] = deque()
         self._frames_size = 0
         self._bodies: dict[int, OutgoingBody] = {}
@@ -136,11 +103,11 @@ class Session:
 
     def request(self, request: Request, payload: bytes) -> int:
         """Opens a job and gives its request id; `payload` is the packed inputs."""
-        inline, announced = _placed(payload)
+        inline, announced = placed(payload)
         return self._begin(replace(request, payload_length=announced, inline=inline), payload)
 
     def call(self, method: str, payload: bytes) -> int:
-        inline, announced = _placed(payload)
+        inline, announced = placed(payload)
         return self._begin(Call(method, announced, inline), payload)
 
     def cancel(self, request_id: int, reason: str = "") -> None:
@@ -165,7 +132,7 @@ class Session:
         self._answer(request_id, Chunk(offset, token_ids, text))
 
     def result(self, request_id: int, report: dict[str, Any], payload: bytes) -> None:
-        inline, announced = _placed(payload)
+        inline, announced = placed(payload)
         if self._answer(request_id, Result(report, announced, inline)):
             if announced:
                 self._bodies[request_id] = OutgoingBody(memoryview(payload))
@@ -228,7 +195,7 @@ class Session:
         if request_id > _LAST_ID:
             raise LocalProtocolError("this connection's request ids are used up")
         self._next_id += 2
-        self._open[request_id] = _Open(True, _first_state(opening), opening)
+        self._open[request_id] = OpenRequest(True, first_state(opening), opening)
         self._send(request_id, opening)
         if opening.payload_length:
             self._bodies[request_id] = OutgoingBody(memoryview(payload))
@@ -280,7 +247,7 @@ class Session:
         self._bodies.pop(request_id, None)
         self._release(each)
 
-    def _release(self, each: _Open) -> None:
+    def _release(self, each: OpenRequest) -> None:
         if each.incoming is not None:
             self._buffered -= each.incoming.expected
             each.incoming = None
@@ -298,7 +265,7 @@ class Session:
             case _ if each := self._known(request_id):
                 self._receive_on(request_id, each, message, events)
 
-    def _known(self, request_id: int) -> _Open | None:
+    def _known(self, request_id: int) -> OpenRequest | None:
         """The open request of that id; None when it ended, which a peer may not know yet."""
         ours = request_id % 2 == self._parity
         if request_id == 0 or request_id > (self._next_id - 2 if ours else self._last_theirs):
@@ -310,7 +277,7 @@ class Session:
         refusal = self._too_much(opening.payload_length)
         if refusal is None and len(self._open) >= self._limits.max_open:
             refusal = (ErrorCode.BUSY, f"{self._limits.max_open} requests are open on this connection")
-        each = self._open[request_id] = _Open(False, _first_state(opening), opening)
+        each = self._open[request_id] = OpenRequest(False, first_state(opening), opening)
         if refusal is not None:
             self.fail(request_id, *refusal)
             return
@@ -336,11 +303,11 @@ class Session:
             return ErrorCode.BUSY, "too many bytes are on their way on this connection"
         return None
 
-    def _expect(self, each: _Open, length: int) -> None:
+    def _expect(self, each: OpenRequest, length: int) -> None:
         each.incoming = IncomingBody(length)
         self._buffered += length
 
-    def _receive_on(self, request_id: int, each: _Open, message: Message, events: list[Event]) -> None:
+    def _receive_on(self, request_id: int, each: OpenRequest, message: Message, events: list[Event]) -> None:
         match message:
             case Credit(more):
                 if body := self._bodies.get(request_id):
@@ -355,7 +322,7 @@ class Session:
             case _:
                 raise ProtocolError(f"{message.TYPE.name} is not for an asker to send")
 
-    def _receive_input(self, request_id: int, each: _Open, data: bytes, events: list[Event]) -> None:
+    def _receive_input(self, request_id: int, each: OpenRequest, data: bytes, events: list[Event]) -> None:
         if each.incoming is None:
             raise ProtocolError("a body that was not announced")
         each.incoming.add(data)
@@ -370,7 +337,7 @@ class Session:
         elif each.state is State.ANSWERING:
             self._grant(request_id)
 
-    def _receive_answer(self, request_id: int, each: _Open, message: Message, events: list[Event]) -> None:
+    def _receive_answer(self, request_id: int, each: OpenRequest, message: Message, events: list[Event]) -> None:
         following = LEGAL[each.state].get(message.TYPE)
         if following is None:
             raise ProtocolError(f"{message.TYPE.name} is out of order in {each.state.name}")
@@ -391,7 +358,7 @@ class Session:
             case Body(data):
                 self._receive_result_body(request_id, each, data, events)
 
-    def _receive_result(self, request_id: int, each: _Open, result: Result, events: list[Event]) -> None:
+    def _receive_result(self, request_id: int, each: OpenRequest, result: Result, events: list[Event]) -> None:
         if not result.payload_length:
             self._finish(ResultReceived(request_id, result.report, result.inline), events)
         elif refusal := self._too_much(result.payload_length):
@@ -402,7 +369,7 @@ class Session:
             self._expect(each, result.payload_length)
             self._grant(request_id)
 
-    def _receive_result_body(self, request_id: int, each: _Open, data: bytes, events: list[Event]) -> None:
+    def _receive_result_body(self, request_id: int, each: OpenRequest, data: bytes, events: list[Event]) -> None:
         if each.incoming is None or each.report is None:
             raise ProtocolError("a body that was not announced")
         each.incoming.add(data)
@@ -424,12 +391,3 @@ class Session:
                 frame.request_id,
                 Failed(ErrorCode.UNKNOWN_MESSAGE, f"message type {frame.type} is not known here", ""),
             )
-
-
-def _placed(payload: bytes) -> tuple[bytes, int]:
-    """A small payload travels inline, a large one is announced by its length."""
-    return (payload, 0) if len(payload) <= MAX_INLINE else (b"", len(payload))
-
-
-def _first_state(opening: Request | Call) -> State:
-    return State.WAITING if isinstance(opening, Request) else State.ANSWERING

@@ -16,6 +16,9 @@ EXPIRY_S: Final = 35.0
 FORGET_S: Final = 600.0
 MAX_PEERS: Final = 1024
 _WEIGHT: Final = 0.2
+#: A quick answer says more of the path than a slow one, which a busy moment at either end can make.
+_QUICK_WEIGHT: Final = 0.6
+_SLOW_WEIGHT: Final = 0.1
 
 
 @dataclass
@@ -85,7 +88,8 @@ class Directory:
 
     def round_trip(self, peer_id: str, seconds: float) -> None:
         if (peer := self._heard(peer_id)) is not None:
-            peer.rtt_s = seconds if not peer.rtt_s else peer.rtt_s + _WEIGHT * (seconds - peer.rtt_s)
+            weight = _QUICK_WEIGHT if seconds < peer.rtt_s else _SLOW_WEIGHT
+            peer.rtt_s = seconds if not peer.rtt_s else peer.rtt_s + weight * (seconds - peer.rtt_s)
 
     def moved(self, peer_id: str, size: int, seconds: float) -> None:
         """Learns a peer's bandwidth from `size` bytes that came from it in `seconds`."""

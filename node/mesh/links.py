@@ -86,7 +86,8 @@ class Links:
         try:
             await self._run(stream, stream.peer_id, dialler=False)
         except AccelError as error:
-            log.warning("no link with %s: %s", stream.peer_id, error)
+            level = logging.WARNING if isinstance(error, HelloRefused) else logging.INFO
+            log.log(level, "no link with %s: %s", stream.peer_id, error)
             if isinstance(error, HelloRefused):
                 await self._host.disconnect(stream.peer_id)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import real_model
-
 from ipfs_accel_node.backends import registry
 from ipfs_accel_node.backends.interface import LoadOptions
 from ipfs_accel_node.backends.making import make_sentence_model

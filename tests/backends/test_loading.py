@@ -7,7 +7,6 @@ import shutil
 import struct
 
 import pytest
-
 from ipfs_accel_node.backends import registry
 from ipfs_accel_node.backends.interface import BackendError
 from ipfs_accel_node.backends.loading import inspect

@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-
 from ipfs_accel_node.backends.families.sentence import Pooling, batches, padded, pool
 from ipfs_accel_node.backends.interface import BackendError
 

@@ -11,7 +11,6 @@ import anyio
 import numpy as np
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node import AccelError, AsyncClient, Client, JobError
 
 

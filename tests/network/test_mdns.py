@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node.protocols.sealing import decode_token, encode_token
 
 

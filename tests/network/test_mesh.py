@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from cluster import NodeProcess
-
 from ipfs_accel_node.protocols.sealing import decode_token, encode_token
 
 
@@ -98,7 +98,7 @@ def test_garbage_at_the_door_hurts_nobody(first, tmp_path, garbage):
 
 def test_garbage_at_the_local_door_ends_that_connection_only(first):
     path = first.wait_ready()["socket"]
-    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert Path(path).stat().st_mode & 0o777 == 0o600
     for garbage in (os.urandom(1000), b"\x00\x00\x00\x05abcde", b"\xff" * 10):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)

@@ -143,7 +143,7 @@ def test_a_body_waits_for_acceptance_and_never_passes_its_credit():
 
 
 def test_small_frames_pass_between_the_pieces_of_a_large_body():
-    asker, answerer = pair()
+    asker, _ = pair()
     asker.call("large", bytes(WINDOW))
     asker.data_to_send(70_000)
     asker.ping(1)

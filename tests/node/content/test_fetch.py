@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -47,7 +48,7 @@ async def test_it_becomes_the_same_model(far, store, source, model):
     assert (report.size, report.kept, report.surplus) == (here.size, 0, 0)
     states = [state for number, (state, *_) in enumerate(told) if number == 0 or told[number - 1][0] != state]
     assert states == ["listing", "fetching", "storing"]
-    assert all(before[1] <= after[1] <= here.size for before, after in zip(told, told[1:], strict=False))
+    assert all(before[1] <= after[1] <= here.size for before, after in itertools.pairwise(told))
     assert told[-1] == ("storing", here.size, here.size)
 
 

@@ -1,0 +1,64 @@
+"""What may follow what in the inference protocol, as one table, and what a session keeps of each open request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+from .bodies import IncomingBody
+from .inference import MAX_INLINE, Call, MessageType, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer can make this side hold, in bytes and requests."""
+
+    max_payload: int = 64 << 20
+    max_open: int = 1024
+    max_buffered: int = 256 << 20
+
+
+class State(Enum):
+    WAITING = auto()  # asked, neither accepted nor refused
+    ANSWERING = auto()  # accepted; a call is so from its beginning
+    RESULT_BODY = auto()  # the result is announced, its body on its way
+    DONE = auto()
+
+
+#: What an answerer may say of a request, and where that leads. RESULT leads to DONE when it came inline.
+LEGAL: Final[dict[State, dict[MessageType, State]]] = {
+    State.WAITING: {
+        MessageType.ACCEPTED: State.ANSWERING,
+        MessageType.REFUSED: State.DONE,
+        MessageType.FAILED: State.DONE,
+    },
+    State.ANSWERING: {
+        MessageType.PROGRESS: State.ANSWERING,
+        MessageType.CHUNK: State.ANSWERING,
+        MessageType.RESULT: State.RESULT_BODY,
+        MessageType.FAILED: State.DONE,
+    },
+    State.RESULT_BODY: {MessageType.BODY: State.RESULT_BODY, MessageType.FAILED: State.DONE},
+    State.DONE: {},
+}
+
+
+@dataclass(slots=True)
+class OpenRequest:
+    """One request or call that has not ended."""
+
+    ours: bool
+    state: State
+    opening: Request | Call
+    incoming: IncomingBody | None = None
+    report: dict[str, Any] | None = None
+
+
+def placed(payload: bytes) -> tuple[bytes, int]:
+    """A small payload travels inline, a large one is announced by its length."""
+    return (payload, 0) if len(payload) <= MAX_INLINE else (b"", len(payload))
+
+
+def first_state(opening: Request | Call) -> State:
+    return State.WAITING if isinstance(opening, Request) else State.ANSWERING
