@@ -40,7 +40,7 @@ def main() -> None:
 
 def _end_with_parent() -> None:
     """Nobody writes to standard input: that it ends means that whoever asked for this is gone."""
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 
@@ -51,7 +51,7 @@ def _convert(folder: Path, target: Path, task: str) -> None:
     if task != "feature-extraction":
         sys.exit(f"{task} is not converted yet")
     model = OVModelForFeatureExtraction.from_pretrained(
-        folder, export=True, compile=False, load_in_8bit=False, trust_remote_code=False, local_files_only=True
+        str(folder), export=True, compile=False, load_in_8bit=False, trust_remote_code=False, local_files_only=True
     )
     ov.save_model(model.model, target / "model.xml", compress_to_fp16=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
@@ -67,6 +68,8 @@ class DagWalk:
         self._inner_nodes = self._leaves = self._entries = 0
         #: Leaves whose bytes are in their CIDs, by digest: nobody needs to be asked for them.
         self.inline: dict[bytes, bytes] = {}
+        #: A node may be named often: the last few are not decoded again each time.
+        self._decode = lru_cache(maxsize=16)(decode)
         self._want(root, named)
 
     def wanted(self) -> list[bytes]:
@@ -102,7 +105,7 @@ class DagWalk:
             )
         self._list_folder(root, "", 0)
         if not self._contents.files:
-            raise AccelError(ErrorCode.NOT_A_MODEL, "the folder has no files in it")
+            raise AccelError(ErrorCode.NOT_A_MODEL, "the folder has no files in it", "Check the CID.")
         if self._contents.size > MAX_SIZE:
             _refuse("the folder's size is absurd")
         return self._contents
@@ -111,7 +114,7 @@ class DagWalk:
         self._inner_nodes += 1
         if self._inner_nodes > _MAX_INNER_NODES:
             _refuse("the folder has too many nodes")
-        return decode(self._contents.nodes[cid] if named.inline is None else named.inline)
+        return self._decode(self._contents.nodes[cid] if named.inline is None else named.inline)
 
     def _list_folder(self, folder: Node, prefix: str, depth: int) -> None:
         if depth > MAX_DEPTH:

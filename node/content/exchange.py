@@ -187,8 +187,9 @@ class Exchange:
 
     async def _deliver(self, peer: _Peer, work: Work, block: int, data: bytes | None) -> None:
         now = trio.current_time()
-        answer = work.shares.answered(peer.name, block, now, present=data is not None)
-        if answer is Answer.UNASKED or (data is not None and len(data) > MAX_BLOCK):
+        too_large = data is not None and len(data) > MAX_BLOCK
+        answer = Answer.UNASKED if too_large else work.shares.answered(peer.name, block, now, present=data is not None)
+        if answer is Answer.UNASKED:
             self._drop(peer, "it sent a block that it was not asked for, or over 2 MiB")
         elif data is None:
             self._note_gap(peer)

@@ -7,7 +7,6 @@ nodes of the DAG, level by level ─► the list of leaves ─► what is on dis
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import threading
 from collections.abc import Sequence
@@ -135,7 +134,7 @@ class _Fetch:
         contents, inline = await self._walk()
         leaves, kept = await self._prepare(contents, inline)
         await self._exchange.get(leaves)
-        self._progress.tell("storing", contents.size, contents.size, now=True)
+        self._progress.tell("storing", contents.size, contents.size)
         folder = await trio.to_thread.run_sync(self._store.partial, self._cid)
         await trio.to_thread.run_sync(self._store.adopt, folder, contents, name)
         await trio.to_thread.run_sync(shutil.rmtree, folder, True)
@@ -148,7 +147,7 @@ class _Fetch:
         walk = DagWalk(self._cid)
         found = 0
         while wanted := walk.wanted():
-            self._progress.tell("listing", found, 0, now=not found)
+            self._progress.tell("listing", found, 0)
             await self._exchange.get(_Nodes(walk, wanted))
             found += len(wanted)
         return await trio.to_thread.run_sync(walk.finished), walk.inline
@@ -209,22 +208,23 @@ class _Leaves:
         self._progress = progress
         self.cid = places.cid
         self.keep = places.keep
-        progress.tell("fetching", done, self._total, now=True)
+        progress.tell("fetching", done, self._total)
 
     def kept(self, block: int) -> None:
         self._done += self._places.size(block)
-        self._progress.tell("fetching", self._done, self._total, now=self._done == self._total)
+        self._progress.tell("fetching", self._done, self._total)
 
 
 class _Progress:
-    """Passes progress on, not too often."""
+    """Passes progress on: each state when it begins and when it is done, in between not too often."""
 
     def __init__(self, listener: OnProgress) -> None:
         self._listener = listener
-        self._next = -math.inf
+        self._state = ""
+        self._next = 0.0
 
-    def tell(self, state: str, done: int, total: int, *, now: bool = False) -> None:
-        time = trio.current_time()
-        if now or time >= self._next:
-            self._next = time + _PROGRESS_EVERY_S
+    def tell(self, state: str, done: int, total: int) -> None:
+        now = trio.current_time()
+        if state != self._state or done == total or now >= self._next:
+            self._state, self._next = state, now + _PROGRESS_EVERY_S
             self._listener(state, done, total)

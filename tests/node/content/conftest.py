@@ -66,10 +66,8 @@ def source():
     return Source
 
 
-@pytest.fixture
-def model(tmp_path):
+def write_model(folder):
     """A folder with some of everything: chunks, repetitions, empty files and folders, an inner folder."""
-    folder = tmp_path / "model"
     (folder / "sub" / "void").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "sub" / "empty").write_bytes(b"")
@@ -85,8 +83,9 @@ def store(tmp_path):
     return ModelStore(tmp_path / "content")
 
 
-@pytest.fixture
-def far(tmp_path, model):
-    """A store elsewhere that has the model, and the model."""
-    elsewhere = ModelStore(tmp_path / "elsewhere")
-    return elsewhere, elsewhere.add(model, name="far")
+@pytest.fixture(scope="session")
+def far(tmp_path_factory):
+    """A store elsewhere that has a model, and the model; for reading only."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    elsewhere = ModelStore(folder / "content")
+    return elsewhere, elsewhere.add(write_model(folder / "model"), name="far")
