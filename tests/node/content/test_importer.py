@@ -34,7 +34,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path, target):
     assert refused.value.code == "bad-input"
 
 
-@pytest.mark.parametrize("target", [".", "..", "../model/sub"])
+@pytest.mark.parametrize("target", [".", "..", "../sub"])
 def test_a_link_that_leads_back_up_is_refused(tmp_path, target):
     write(tmp_path, {"model/a": b"x", "model/sub/b": b"x"})
     (tmp_path / "model" / "sub" / "loop").symlink_to(target)
