@@ -1,7 +1,7 @@
 """The configuration: one object, validated once. Flags over environment over `config.toml` in the data folder.
 
-Only this file reads the environment. Every setting may be given as a flag (`--threads 4`), as a variable
-(`IPFS_ACCEL_THREADS=4`) or in the file (`threads = 4`).
+Only this file reads the environment. Every setting may be given as a flag of `start` (`--memory 8G`), as a variable
+(`IPFS_ACCEL_MEMORY=8G`) or in the file (`memory = "8G"`). A variable that is empty counts as not given.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 from ..protocols.errors import AccelError, ErrorCode
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
+_DATA_DIR_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}DATA_DIR"
 DEFAULT_PORT: Final = 4011
 _MAX_SOCKET_PATH: Final = 104
 _SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
@@ -46,13 +47,27 @@ class Paths:
 
     @cached_property
     def socket(self) -> Path:
-        """Short whatever the data folder is called: a Unix socket's path has 104 bytes at most on some systems."""
-        name = f"ian-{hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:12]}.sock"
+        """Where a node listens. Short whatever the data folder is called: some systems allow a path of 104 bytes."""
         if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-            usual = Path(runtime) / "ipfs-accel-node" / name
+            usual = Path(runtime) / "ipfs-accel-node" / self._socket_name
             if len(str(usual).encode()) <= _MAX_SOCKET_PATH and _may_write(usual.parent):
                 return usual
-        return Path(tempfile.gettempdir()) / f"ipfs-accel-node-{os.getuid()}" / name
+        return self._temporary_socket
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """Where a client looks, the likeliest place first: the node may have been started where the environment
+        names another runtime folder than here, or none, as it does under cron and for services."""
+        of_user = Path(f"/run/user/{os.getuid()}/ipfs-accel-node") / self._socket_name
+        return tuple(dict.fromkeys((self.socket, of_user, self._temporary_socket)))
+
+    @property
+    def _temporary_socket(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"ipfs-accel-node-{os.getuid()}" / self._socket_name
+
+    @property
+    def _socket_name(self) -> str:
+        return f"ian-{hashlib.sha256(os.fsencode(self.data_dir.absolute())).hexdigest()[:12]}.sock"
 
 
 @dataclass(frozen=True)
@@ -85,11 +100,32 @@ class Config:
 
 def default_data_dir() -> Path:
     """`IPFS_ACCEL_DATA_DIR`, else the platform's own place."""
-    if given := os.environ.get(f"{ENVIRONMENT_PREFIX}DATA_DIR"):
-        return Path(given).expanduser().absolute()
+    if given := os.environ.get(_DATA_DIR_VARIABLE):
+        return absolute(given)
     from platformdirs import user_data_path
 
     return user_data_path("ipfs-accel-node")
+
+
+def absolute(folder: Path | str) -> Path:
+    """The same folder from the root, `~` resolved. Raises AccelError bad-config for the `~` of an unknown user."""
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError:
+        raise AccelError(ErrorCode.BAD_CONFIG, f"{folder} names no user of this machine", "Give the path.") from None
+
+
+def make_data_dir(folder: Path) -> Path:
+    """The folder itself, made if need be. Raises AccelError bad-config, permission-denied."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        code = ErrorCode.PERMISSION_DENIED if denied else ErrorCode.BAD_CONFIG
+        raise AccelError(code, f"{folder}: {error.strerror}", "Choose another --data-dir.") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AccelError(ErrorCode.PERMISSION_DENIED, f"{folder} is not this user's to write", "Check who owns it.")
+    return folder
 
 
 def load(flags: Mapping[str, Any], data_dir: Path | None = None) -> Config:
@@ -98,54 +134,85 @@ def load(flags: Mapping[str, Any], data_dir: Path | None = None) -> Config:
     Raises:
         AccelError: bad-config, which names the setting and where its value came from.
     """
-    folder = (data_dir or default_data_dir()).expanduser().absolute()
-    file = _read_toml(Paths(folder).toml)
+    folder = absolute(data_dir) if data_dir else default_data_dir()
+    _check_environment()
+    file = _File(Paths(folder).toml)
     values: dict[str, Any] = {}
-    for name, (read, default) in _SETTINGS.items():
-        value, source = _find(name, flags, file, Paths(folder).toml)
-        values[name] = default() if value is None else _read(value, source, read)
+    for name, setting in _SETTINGS.items():
+        value, source = _find(name, setting, flags, file)
+        values[name] = setting.default() if value is None else _read(value, source, setting.read)
     return Config(data_dir=folder, **values)
 
 
-def _find(name: str, flags: Mapping[str, Any], file: Mapping[str, Any], path: Path) -> tuple[Any, str]:
-    variable = ENVIRONMENT_PREFIX + name.upper()
+@dataclass(frozen=True)
+class _Setting:
+    """How one setting is read, what it is when nobody says, its flag, and its key in the file and the environment."""
+
+    read: Callable[[Any], Any]
+    default: Callable[[], Any]
+    flag: str
+    key: str
+
+
+def _find(name: str, setting: _Setting, flags: Mapping[str, Any], file: _File) -> tuple[Any, str]:
     if flags.get(name) is not None:
-        return flags[name], f"--{name.replace('_', '-')}"
-    if variable in os.environ:
-        return os.environ[variable], variable
-    return file.get(name), f"{name} in {path}"
+        return flags[name], setting.flag
+    variable = ENVIRONMENT_PREFIX + setting.key.upper()
+    if given := os.environ.get(variable):
+        return given, variable
+    return file.content.get(setting.key), f"{setting.key} in {file.path}, line {file.line_of(setting.key)}"
 
 
 def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
     try:
         return read(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise AccelError(ErrorCode.BAD_CONFIG, f"{source}: {error}", f"Its value was {value!r}.") from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AccelError(ErrorCode.BAD_CONFIG, f"{path}: {error}", "Mend the file or remove it.") from None
-    for key in content:
-        if key not in _SETTINGS:
-            close = difflib.get_close_matches(key, _SETTINGS, n=1)
-            meant = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(_SETTINGS)}."
-            raise AccelError(ErrorCode.BAD_CONFIG, f"{path}: unknown key {key!r} in line {_line_of(path, key)}", meant)
-    return content
+def _check_environment() -> None:
+    keys = {setting.key: ENVIRONMENT_PREFIX + setting.key.upper() for setting in _SETTINGS.values()}
+    for variable in os.environ:
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in {*keys.values(), _DATA_DIR_VARIABLE}:
+            raise _unknown(f"unknown variable {variable}", variable, list(keys.values()))
 
 
-def _line_of(path: Path, key: str) -> int:
-    lines = path.read_text().splitlines()
-    return next((number for number, line in enumerate(lines, 1) if line.strip().startswith(key)), 0)
+class _File:
+    """`config.toml`, empty where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._text = ""
+        try:
+            self._text = path.read_text(encoding="utf-8")
+            self.content = tomllib.loads(self._text)
+        except FileNotFoundError:
+            self.content = {}
+        except NotADirectoryError:
+            raise AccelError(ErrorCode.BAD_CONFIG, f"{path.parent} is no folder", "Check --data-dir.") from None
+        except (OSError, ValueError) as error:
+            raise AccelError(ErrorCode.BAD_CONFIG, f"{path}: {error}", "Mend the file or remove it.") from None
+        keys = [setting.key for setting in _SETTINGS.values()]
+        for key in self.content:
+            if key not in keys:
+                raise _unknown(f"{path}: unknown key {key!r} in line {self.line_of(key)}", key, keys)
+
+    def line_of(self, key: str) -> int:
+        """Where `key`, or a table of that name, stands; 1 when it is written in a way this does not see."""
+        wanted = re.compile(rf"""\s*\[*\s*["']?{re.escape(key)}["']?\s*[.=\]]""")
+        lines = enumerate(self._text.splitlines(), 1)
+        return next((number for number, line in lines if wanted.match(line)), 1)
+
+
+def _unknown(message: str, given: str, known: list[str]) -> AccelError:
+    close = difflib.get_close_matches(given, known, n=1)
+    meant = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
+    return AccelError(ErrorCode.BAD_CONFIG, message, meant)
 
 
 def parse_size(value: Any) -> int:
     """Bytes from `8G`, `512M`, `1.5 GiB` or a number. Raises ValueError."""
-    match = _SIZE.match(str(value).strip())
+    match = _SIZE.match(str(value).strip()) if not isinstance(value, bool) else None
     if not match:
         raise ValueError("a size looks like 8G or 512M")
     size = int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
@@ -155,10 +222,10 @@ def parse_size(value: Any) -> int:
 
 
 def _backends(value: Any) -> tuple[str, ...] | None:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
-    if names == ["auto"]:
+    names = _texts(value)
+    if names == ("auto",):
         return None
-    if names == ["none"]:
+    if names == ("none",):
         return ()
     for name in names:
         if name not in _BACKENDS:
@@ -167,14 +234,17 @@ def _backends(value: Any) -> tuple[str, ...] | None:
 
 
 def _threads(value: Any) -> int:
-    threads = int(value)
-    if not 1 <= threads <= 1024:
+    threads = int(value) if isinstance(value, str) else value
+    if type(threads) is not int or not 1 <= threads <= 1024:
         raise ValueError("threads are from 1 to 1024")
     return threads
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(each.strip() for each in value.split(",")) if isinstance(value, str) else tuple(map(str, value))
+    texts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in texts):
+        raise ValueError("this is a list of texts, none of them empty")
+    return tuple(each.strip() for each in texts)
 
 
 def _peers(value: Any) -> tuple[str, ...]:
@@ -228,16 +298,15 @@ def _may_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-#: Every setting: how it is read, and what it is when nobody says.
-_SETTINGS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]]] = {
-    "backends": (_backends, lambda: None),
-    "threads": (_threads, _all_cores),
-    "memory_bytes": (parse_size, _half_of_memory),
-    "precision": (_one_of("f32", "bf16"), lambda: "f32"),
-    "node_name": (_name, _default_name),
-    "listen": (_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",)),
-    "peers": (_peers, tuple),
-    "join": (str, lambda: None),
-    "mdns": (_switch, lambda: True),
-    "log_level": (_one_of(*_LEVELS), lambda: "info"),
+_SETTINGS: Final = {
+    "backends": _Setting(_backends, lambda: None, "--backends", "backends"),
+    "threads": _Setting(_threads, _all_cores, "--threads", "threads"),
+    "memory_bytes": _Setting(parse_size, _half_of_memory, "--memory", "memory"),
+    "precision": _Setting(_one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
+    "node_name": _Setting(_name, _default_name, "--name", "name"),
+    "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
+    "peers": _Setting(_peers, tuple, "--peer", "peers"),
+    "join": _Setting(str, lambda: None, "--join", "join"),
+    "mdns": _Setting(_switch, lambda: True, "--no-mdns", "mdns"),
+    "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
 }

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Deliver = Callable[[bytes, bytes | None], Awaitable[None]]
 
-#: A source is dropped when it sends no block for so long.
-SILENCE_S: Final = 15.0
+#: A source is dropped when no whole block of it comes for so long; 1 MiB in that time is 35 KB/s.
+SILENCE_S: Final = 30.0
 _TRIES: Final = 3
 _PAUSE_S: Final = 0.5
 _IDLE_LOOK_S: Final = 0.1

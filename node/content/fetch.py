@@ -6,10 +6,9 @@ nodes of the DAG, level by level ─► the list of leaves ─► what is on dis
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -18,7 +17,7 @@ from typing import Final
 import trio
 
 from ...protocols.errors import AccelError
-from .cid import format_cid, matches
+from .cid import RAW, format_cid, make_cid, matches
 from .contents import Contents
 from .dag import DagWalk
 from .disk import OnProgress
@@ -33,7 +32,6 @@ _PROGRESS_EVERY_S: Final = 0.1
 #: A large model's nodes have about 50 KB each.
 _NODE_BYTES: Final = 64 << 10
 _CHECKED_AT_ONCE: Final = 64
-_EMPTY_LEAF: Final = {hashlib.sha256(b"").digest(): b""}
 
 
 @dataclass(frozen=True)
@@ -158,20 +156,31 @@ class _Fetch:
         places = await trio.to_thread.run_sync(Places, contents, folder)
         there = await trio.to_thread.run_sync(places.bytes_on_disk)
         await trio.to_thread.run_sync(self._store.check_space, max(0, contents.size - there))
-        kept = 0
-        if await trio.to_thread.run_sync(places.prepare):
-            kept = await self._check(places, contents.size)
-        known = await trio.to_thread.run_sync(places.keep_known, {**inline, **_EMPTY_LEAF})
-        return _Leaves(places, contents, kept + known, self._progress), kept
+        kept = await self._gather(places, contents.size, _Known(self._store, inline))
+        return _Leaves(places, contents, kept, self._progress), kept
 
-    async def _check(self, places: Places, total: int) -> int:
-        """Hashes what an earlier fetch left, a little at a time so that it can be cancelled."""
-        kept = 0
-        every = iter(range(len(places.have)))
-        while slice_ := list(islice(every, _CHECKED_AT_ONCE)):
-            kept += await trio.to_thread.run_sync(places.check, slice_)
+    async def _gather(self, places: Places, total: int, known: _Known) -> int:
+        """Keeps what an earlier fetch left and what other models have; a little at a time, so it can be cancelled."""
+        resumed = await trio.to_thread.run_sync(places.prepare)
+        kept, every = 0, iter(range(len(places.have)))
+        while some := list(islice(every, _CHECKED_AT_ONCE)):
+            if resumed:
+                kept += await trio.to_thread.run_sync(places.check, some)
+            kept += await trio.to_thread.run_sync(places.fill, some, known)
             self._progress.tell("checking", kept, total)
         return kept
+
+
+class _Known:
+    """Leaves that nobody has to be asked for: empty ones, those in their CIDs, those of models that are here."""
+
+    def __init__(self, store: ModelStore, inline: Mapping[bytes, bytes]) -> None:
+        self._store = store
+        self._inline = {make_cid(RAW, data): data for data in (b"", *inline.values())}
+
+    def __call__(self, cid: bytes) -> bytes | None:
+        data = self._inline.get(cid)
+        return self._store.read_block(cid) if data is None else data
 
 
 class _Nodes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -90,12 +90,12 @@ class Places:
                 write_at(path, offset, data)
         return True
 
-    def keep_known(self, known: Mapping[bytes, bytes]) -> int:
-        """Writes the leaves whose bytes are `known` by digest; how many bytes of the model they make."""
+    def fill(self, leaves: Iterable[int], find: Callable[[bytes], bytes | None]) -> int:
+        """Writes those of these leaves that `find` knows by CID; how many bytes of the model they make."""
         written = 0
-        for leaf in range(len(self.have)):
-            block = known.get(self._digest(leaf))
-            if block is not None and not self.have[leaf] and self.keep(leaf, block):
+        for leaf in leaves:
+            data = None if self.have[leaf] else find(self.cid(leaf))
+            if data is not None and self.keep(leaf, data):
                 self.have[leaf] = 1
                 written += self.size(leaf)
         return written

@@ -63,6 +63,20 @@ async def test_a_whole_partial_folder_needs_only_the_nodes(far, store, source):
     assert {cid[1] for cid in good.asked} == {DAG_PB}
 
 
+async def test_what_another_model_here_has_is_not_fetched(far, store, source, tmp_path):
+    elsewhere, there = far
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "base").write_bytes((there.path / "weights").read_bytes())
+    (tmp_path / "tuned" / "adapter").write_bytes(b"adapter")
+    tuned = ModelStore(tmp_path / "third").add(tmp_path / "tuned")
+    await Fetcher(store).fetch(there.cid_bytes, [source("a", elsewhere, 0)])
+    one = source("b", ModelStore(tmp_path / "third"), 0)
+    report = await Fetcher(store).fetch(tuned.cid_bytes, [one])
+    assert report.kept == tuned.size - len("adapter")
+    assert report.by_source["b"] < 4096
+    assert len(store.models()) == 2
+
+
 async def test_what_is_stored_is_not_fetched(far, source):
     elsewhere, there = far
     report = await Fetcher(elsewhere).fetch(there.cid_bytes, [])
