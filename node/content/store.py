@@ -13,7 +13,6 @@ So a process that is killed at any write leaves a whole model or none.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
@@ -33,8 +32,6 @@ from .importer import Folder, import_listed, list_folder
 from .index import BlockIndex, damaged_files
 from .layout import Label, Layout
 from .lock import StoreLock as StoreLock
-
-log = logging.getLogger(__name__)
 
 _TOUCH_EVERY_S: Final = 60.0
 

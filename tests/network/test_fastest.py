@@ -14,10 +14,10 @@ TEXT = "A man is playing guitar in the garden"
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    """One node with OpenVINO, one with torch on one thread, and an entry node that computes nothing."""
+    """One node with OpenVINO on two threads, one with torch on one, and an entry node that computes nothing."""
     folder = tmp_path_factory.mktemp("nodes")
     model = real_model.ensure("minilm")
-    with NodeProcess("openvino", folder / "openvino", "--backends", "openvino", "--threads", "1") as first:
+    with NodeProcess("openvino", folder / "openvino", "--backends", "openvino", "--threads", "2") as first:
         join = ("--join", first.wait_ready()["token"])
         with (
             NodeProcess("torch", folder / "torch", "--backends", "cpu", "--threads", "1", *join) as second,
@@ -36,9 +36,10 @@ def nodes(tmp_path_factory):
 
 
 def offers(node, cid):
+    """Milliseconds that each node measured for a text as long as `TEXT`."""
     with node.client() as client:
         return {
-            offer["node_name"]: offer["fixed_ms"] + offer["per_kib_ms"]
+            offer["node_name"]: offer["fixed_ms"] + offer["per_kib_ms"] * len(TEXT) / 1024
             for model in client.models()
             if model["cid"] == cid
             for offer in model["nodes"]
