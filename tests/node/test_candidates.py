@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import ExitStack
 
 import pytest
 from ipfs_accel_node.node.candidates import CandidateBook
@@ -129,10 +130,11 @@ def test_many_dispatches_at_once_spread_instead_of_herding(world):
     world.peer("peer-1")
     world.peer("peer-2")
     sent = []
-    for _ in range(10):
-        prediction = world.best()
-        sent.append(prediction.candidate.peer_id)
-        world.book.dispatched(prediction).__enter__()
+    with ExitStack() as running:
+        for _ in range(10):
+            prediction = world.best()
+            sent.append(prediction.candidate.peer_id)
+            running.enter_context(world.book.dispatched(prediction))
     assert sent.count("peer-1") == sent.count("peer-2") == 5
 
 
