@@ -6,46 +6,36 @@ async with AsyncClient() as client:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import TaskGroup
 
 from ..protocols import values
-from ..protocols.errors import AccelError, ErrorCode, JobError, ProtocolError
-from ..protocols.inference_session import (
-    Answer,
-    FailedReceived,
-    ProgressReceived,
-    RefusedReceived,
-    ResultReceived,
-    Session,
-)
+from ..protocols.errors import JobError, ProtocolError
+from ..protocols.inference_session import ResultReceived, Session
+from .async_connection import AsyncConnection, connect
 from .client_requests import (
-    CALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
-    GRACE_S,
+    QUESTION_TIMEOUT_S,
+    SILENCE_TIMEOUT_S,
+    OnProgress,
+    as_call_error,
+    checked_timeout,
     embedding_inputs,
-    error_of,
     make_request,
-    not_running,
-    socket_of,
+    sockets_of,
     value_of,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-OnProgress = Callable[[str, int, int, str], None]
-
-_READ_SIZE: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -56,43 +46,36 @@ class Completed:
     report: dict[str, Any]
 
 
-@dataclass(eq=False)
-class _Waiting:
-    on_progress: OnProgress | None
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    answer: Answer | None = None
-
-
 class AsyncClient:
-    """Use it as `async with AsyncClient() as client`. Raises AccelError not-running when no node answers."""
+    """Use it as `async with AsyncClient() as client`, from any number of tasks inside.
 
-    def __init__(self, data_dir: Path | str | None = None) -> None:
-        self._path = socket_of(data_dir)
-        self._session = Session(dialler=True)
-        self._waiting: dict[int, _Waiting] = {}
+    When the node is restarted, what was open fails with peer-lost and the next call connects again. Entering raises
+    AccelError not-running when no node answers. `data_dir` and `timeout` are those of `Client`.
+    """
+
+    def __init__(self, data_dir: Path | str | None = None, timeout: float | None = None) -> None:
+        self._places = sockets_of(data_dir)
+        self._timeout = checked_timeout(timeout, DEFAULT_TIMEOUT_S)
         self._stack = AsyncExitStack()
-        self._stream: SocketStream | None = None
-        self._to_write = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._current: AsyncConnection | None = None
+        self._connecting = anyio.Lock()
 
     async def __aenter__(self) -> AsyncClient:
-        try:
-            self._stream = await anyio.connect_unix(str(self._path))
-        except OSError:
-            raise not_running(self._path) from None
-        tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        self._stack.callback(tasks.cancel_scope.cancel)
-        tasks.start_soon(self._read_all, self._stream)
-        tasks.start_soon(self._write_all, self._stream)
+        stream = await connect(self._places)
+        self._current = AsyncConnection(stream)
+        self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+        self._tasks.start_soon(self._current.run)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stream, self._stream = self._stream, None
-        await self._stack.__aexit__(None, None, None)
-        if stream is not None:
-            with anyio.CancelScope(shield=True):
-                await stream.aclose()
+        """Ends the connection; jobs of tasks outside that are still open fail with peer-lost."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            self._tasks = None
+            await self._stack.aclose()
 
     async def run(
         self,
@@ -107,15 +90,18 @@ class AsyncClient:
         **params: Any,
     ) -> Completed:
         """Runs a job to its end; the arguments are those of `Client.submit`. Raises JobError, AccelError."""
-        request, payload = make_request(model, task, inputs, params, timeout=timeout, on=on, job_id=job_id)
-        seconds = (DEFAULT_TIMEOUT_S if timeout is None else timeout) + GRACE_S
-        answer = await self._exchange(lambda: self._session.request(request, payload), on_progress, seconds)
-        return Completed(value_of(answer.payload), answer.report)
+        seconds = checked_timeout(timeout, self._timeout)
+        request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
+        connection = await self._connection()
+        answer = await connection.exchange(
+            lambda session: session.request(request, payload), on_progress, seconds, renewed=False
+        )
+        return Completed(_unpacked(answer), answer.report)
 
     async def embed(
         self,
         model: str,
-        texts: str | list[str],
+        texts: str | Iterable[str],
         *,
         pooling: str | None = None,
         normalize: bool | None = None,
@@ -135,88 +121,70 @@ class AsyncClient:
         vectors: NDArray[np.float32] = completed.value
         return vectors
 
-    async def status(self) -> dict[str, Any]:
-        return dict(await self._call("status"))
+    async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(await self._ask("status", timeout))
 
-    async def peers(self) -> list[dict[str, Any]]:
-        return list(await self._call("peers"))
+    async def peers(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        return list(await self._ask("peers", timeout))
 
-    async def models(self) -> list[dict[str, Any]]:
-        return list(await self._call("model.ls"))
+    async def models(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        return list(await self._ask("model.ls", timeout))
+
+    async def model_info(self, model: str, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(await self._ask("model.info", timeout, model=model))
+
+    async def config(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(await self._ask("config", timeout))
 
     async def add_model(
         self, path: Path | str, name: str | None = None, *, on_progress: OnProgress | None = None
     ) -> dict[str, Any]:
         absolute = str(await anyio.Path(path).absolute())
-        return dict(await self._call("model.add", on_progress, path=absolute, name=name))
+        return dict(await self._operate("model.add", on_progress, path=absolute, name=name))
 
     async def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None
     ) -> dict[str, Any]:
-        return dict(await self._call("model.get", on_progress, model=model, name=name))
+        return dict(await self._operate("model.get", on_progress, model=model, name=name))
 
     async def remove_model(self, model: str) -> dict[str, Any]:
-        return dict(await self._call("model.rm", model=model))
+        return dict(await self._operate("model.rm", model=model))
 
-    async def _call(self, method: str, on_progress: OnProgress | None = None, /, **arguments: Any) -> Any:
+    async def _ask(self, method: str, timeout: float | None, /, **arguments: Any) -> Any:
+        """A question about the node, which it answers at once or not at all."""
+        return await self._call(method, arguments, None, checked_timeout(timeout, QUESTION_TIMEOUT_S), renewed=False)
+
+    async def _operate(self, method: str, on_progress: OnProgress | None = None, /, **arguments: Any) -> Any:
+        """An operation of any length, as long as it is not silent."""
+        return await self._call(method, arguments, on_progress, SILENCE_TIMEOUT_S, renewed=True)
+
+    async def _call(
+        self, method: str, arguments: dict[str, Any], on_progress: OnProgress | None, seconds: float, *, renewed: bool
+    ) -> Any:
         packed = values.pack(arguments)
+        begin: Callable[[Session], int] = lambda session: session.call(method, packed)  # noqa: E731
+        connection = await self._connection()
         try:
-            answer = await self._exchange(lambda: self._session.call(method, packed), on_progress, CALL_TIMEOUT_S)
+            return _unpacked(await connection.exchange(begin, on_progress, seconds, renewed=renewed))
         except JobError as error:
-            raise AccelError(error.code, error.message, error.hint) from None
+            raise as_call_error(error) from None
+
+    async def _connection(self) -> AsyncConnection:
+        """The open connection; a node that was restarted is found again."""
+        if self._current is None:
+            raise RuntimeError("this client was not entered: async with AsyncClient() as client")
+        async with self._connecting:
+            if self._tasks is None:
+                raise RuntimeError("this client was closed")
+            if self._current.closed:
+                stream = await connect(self._places)
+                self._current = AsyncConnection(stream)
+                self._tasks.start_soon(self._current.run)
+            return self._current
+
+
+def _unpacked(answer: ResultReceived) -> Any:
+    try:
         return value_of(answer.payload)
-
-    async def _exchange(
-        self, begin: Callable[[], int], on_progress: OnProgress | None, seconds: float
-    ) -> ResultReceived:
-        if self._stream is None:
-            raise not_running(self._path)
-        request_id = begin()
-        waiting = self._waiting[request_id] = _Waiting(on_progress)
-        self._to_write.set()
-        try:
-            with anyio.move_on_after(seconds):
-                await waiting.ended.wait()
-        finally:
-            if self._waiting.pop(request_id, None) is not None and waiting.answer is None:
-                self._session.cancel(request_id)
-                self._to_write.set()
-        match waiting.answer:
-            case ResultReceived() as result:
-                return result
-            case FailedReceived() | RefusedReceived() as failed:
-                raise error_of(failed)
-            case _:
-                raise JobError(ErrorCode.DEADLINE_EXCEEDED, f"the node gave no answer within {seconds:g} s")
-
-    async def _read_all(self, stream: SocketStream) -> None:
-        try:
-            while True:
-                for event in self._session.receive(await stream.receive(_READ_SIZE)):
-                    self._hand_out(event)
-                self._to_write.set()
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, ProtocolError):
-            self._stream = None
-            for event in self._session.connection_lost():
-                self._hand_out(event)
-
-    async def _write_all(self, stream: SocketStream) -> None:
-        try:
-            while True:
-                await self._to_write.wait()
-                self._to_write = anyio.Event()
-                while data := self._session.data_to_send():
-                    await stream.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await anyio.sleep(math.inf)  # the reader tells everyone
-
-    def _hand_out(self, event: Any) -> None:
-        waiting = self._waiting.get(event.request_id)
-        if waiting is None:
-            return
-        if isinstance(event, ProgressReceived):
-            if waiting.on_progress is not None:
-                waiting.on_progress(event.state, event.done, event.total, event.note)
-        elif isinstance(event, (ResultReceived, FailedReceived, RefusedReceived)):
-            waiting.answer = event
-            waiting.ended.set()
+    except ProtocolError as error:
+        raise JobError(error.code, error.message) from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -18,36 +20,48 @@ PROGRAM: Final = "ipfs-accel-node"
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
-     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL}
+     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, "usage"}
 )  # fmt: skip
 _INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status."""
-    options = build_parser().parse_args(argv)
-    if options.command is None:
-        build_parser().print_help()
-        return 2
-    module, _, function = options.command.partition(":")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser()
+    as_json = "--json" in arguments
     try:
+        options = parser.parse_args(arguments)
+        as_json = options.json
+        if options.command is None:
+            parser.print_help()
+            return 2
+        module, _, function = options.command.partition(":")
         command = getattr(import_module(f"{__package__}.commands.{module}"), function)
         return int(command(options) or 0)
     except AccelError as error:
-        return _tell(error, as_json=options.json)
+        return _tell(error, as_json=as_json)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
+    except OSError as error:
+        return _tell(_coded(error), as_json=as_json)
 
 
 def _tell(error: AccelError, *, as_json: bool) -> int:
     """One line for a person, one document for a program, never a traceback."""
     if as_json:
         print(json.dumps({"error": error.as_dict()}))
-    print(f"error: {error}", file=sys.stderr)
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 2 if error.code in _USAGE_CODES else 1
+
+
+def _coded(error: OSError) -> AccelError:
+    """What the system refused, in one line: its reason and its file are all there is to say."""
+    codes = {errno.EACCES: ErrorCode.PERMISSION_DENIED, errno.EPERM: ErrorCode.PERMISSION_DENIED}
+    code = {**codes, errno.ENOSPC: ErrorCode.DISK_FULL}.get(error.errno or 0, ErrorCode.INTERNAL)
+    return AccelError(code, str(error))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,14 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Keeps examples as they are written; a usage error ends in one line and status 2."""
+    """Keeps examples as they are written, and raises usage errors like all others."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> Any:
-        print(f"error: {message} [usage] Try: {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
+        raise AccelError("usage", message, f"Try: {self.prog} --help")
 
 
 def _common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
@@ -139,6 +152,9 @@ def _add_run(commands: Any) -> None:
                   'run minilm --input "a cat" --input "a kitten" --explain')  # fmt: skip
     parser.add_argument("model", metavar="MODEL", help="a name, a CID, or the beginning of one")
     parser.add_argument("--input", action="append", default=[], metavar="TEXT", help="a text; - reads lines")
+    parser.add_argument(
+        "--input-file", dest="input", action="append", type=Path, metavar="FILE", help="a file, each line a text"
+    )
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")
@@ -146,4 +162,27 @@ def _add_run(commands: Any) -> None:
 
 
 def entry() -> None:
-    sys.exit(main())
+    """The program. A reader that leaves early, as `head` does, and a terminal without these letters are no errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        status = _flushed(main)
+    except BrokenPipeError:
+        status = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        status = _tell(_coded(error), as_json=False)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _flushed(program: Callable[[], int]) -> int:
+    """Writes everything out while its failing can still be told; `--help` ends by SystemExit."""
+    try:
+        return program()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()

@@ -1,32 +1,78 @@
-"""What both clients share: how a job becomes a request, and an answer a value."""
+"""What both clients share: where the node is, how a job becomes a request, and an answer a value."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from ..protocols import values
 from ..protocols.errors import AccelError, ErrorCode, JobError
-from ..protocols.inference import Request
+from ..protocols.framing import MAX_FRAME
+from ..protocols.inference import MAX_INLINE, Request
 from ..protocols.inference_session import FailedReceived, Limits, RefusedReceived
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int, str], None]
 
 DEFAULT_TIMEOUT_S: Final = 300.0
 #: How much longer than the job's own deadline a client waits for the node to say that it has passed.
-GRACE_S: Final = 5.0
-CALL_TIMEOUT_S: Final = 3600.0
+GRACE_S: Final = 1.0
+#: A node answers a question about itself within this time, or it is stopped or overloaded.
+QUESTION_TIMEOUT_S: Final = 30.0
+#: A long operation, such as fetching a model, may take any time, but not be silent for longer than this.
+SILENCE_TIMEOUT_S: Final = 300.0
+
+_LONGEST_S: Final = 30 * 86_400.0
 _MAX_PAYLOAD: Final = Limits().max_payload
+_MAX_HEAD: Final = MAX_FRAME - MAX_INLINE
 
 
-def socket_of(data_dir: Path | str | None) -> Path:
-    """The socket of the node with that data folder, the default one when it is None."""
-    from .config import Paths, default_data_dir
+def sockets_of(data_dir: Path | str | None) -> tuple[Path, ...]:
+    """Where the node with that data folder may listen, the default folder when it is None; never empty."""
+    from .config import Paths, absolute, default_data_dir
 
-    return Paths(Path(data_dir).expanduser().absolute() if data_dir else default_data_dir()).socket
+    return Paths(absolute(data_dir) if data_dir else default_data_dir()).sockets
+
+
+def is_trusted(socket: Path) -> bool:
+    """False where another user could listen in the node's place. Raises OSError when there is nothing."""
+    owner = socket.parent.stat().st_uid
+    return os.getuid() in (0, owner)
 
 
 def not_running(socket: Path) -> AccelError:
     return AccelError(ErrorCode.NOT_RUNNING, f"no node answers at {socket}", "Start one: ipfs-accel-node start")
+
+
+def denied(socket: Path) -> AccelError:
+    return AccelError(
+        ErrorCode.PERMISSION_DENIED, f"{socket} is another user's", "Use the node of your own, or ask its owner."
+    )
+
+
+def node_lost() -> JobError:
+    return JobError(
+        ErrorCode.PEER_LOST,
+        "the node went away before it had answered",
+        "Ask again; `ipfs-accel-node status` says whether it runs.",
+    )
+
+
+def client_closed() -> JobError:
+    return JobError(ErrorCode.PEER_LOST, "this client was closed before the node had answered")
+
+
+def no_answer(seconds: float) -> JobError:
+    return JobError(
+        ErrorCode.DEADLINE_EXCEEDED,
+        f"the node gave no answer within {seconds:g} s",
+        "Give it more time, or see what `ipfs-accel-node doctor` finds.",
+    )
 
 
 def make_request(
@@ -35,21 +81,21 @@ def make_request(
     inputs: Any,
     params: dict[str, Any],
     *,
-    timeout: float | None,
+    seconds: float,
     on: str | None,
     job_id: bytes | None,
 ) -> tuple[Request, bytes]:
     """The request and its packed inputs. Raises AccelError bad-input, too-large."""
     payload = values.pack(inputs)
     if len(payload) > _MAX_PAYLOAD:
+        size = f"{len(payload) / (1 << 20):.1f} MiB"
         raise AccelError(
             ErrorCode.TOO_LARGE,
-            f"the inputs take {len(payload) >> 20} MiB, over the limit of {_MAX_PAYLOAD >> 20}",
+            f"the inputs take {size}, over the limit of {_MAX_PAYLOAD >> 20} MiB",
             "Send them in several jobs.",
         )
-    seconds = DEFAULT_TIMEOUT_S if timeout is None else timeout
-    if seconds <= 0:
-        raise AccelError(ErrorCode.BAD_INPUT, "a timeout is more than nothing")
+    if job_id is not None and (not isinstance(job_id, bytes) or len(job_id) != 16):
+        raise AccelError(ErrorCode.BAD_INPUT, "a job id has 16 bytes")
     request = Request(
         job_id=job_id or os.urandom(16),
         attempt=0,
@@ -60,7 +106,19 @@ def make_request(
         remaining_ms=max(1, int(seconds * 1000)),
         work={"bytes": count_bytes(inputs)},
     )
+    _check_head(request)
     return request, payload
+
+
+def checked_timeout(seconds: float | None, otherwise: float) -> float:
+    """Raises AccelError bad-input for what is no time in seconds."""
+    if seconds is None:
+        return otherwise
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or not 0 < seconds <= _LONGEST_S:
+        raise AccelError(
+            ErrorCode.BAD_INPUT, f"a timeout is seconds, more than nothing and at most 30 days, not {seconds!r}"
+        )
+    return float(seconds)
 
 
 def count_bytes(inputs: Any) -> int:
@@ -82,15 +140,48 @@ def value_of(payload: bytes) -> Any:
 
 
 def error_of(event: FailedReceived | RefusedReceived) -> JobError:
-    if event.code == ErrorCode.PEER_LOST:
-        return JobError(
-            event.code, "the node went away before the job ended", "Submit it again; `ipfs-accel-node status` looks."
-        )
     return JobError(event.code, event.message, event.hint)
 
 
-def embedding_inputs(texts: str | list[str] | tuple[str, ...]) -> str | list[str]:
-    return texts if isinstance(texts, str) else list(texts)
+def as_call_error(error: JobError) -> AccelError:
+    """What is said of a control operation, which is no job."""
+    return AccelError(error.code, error.message, error.hint)
+
+
+def tell(on_progress: OnProgress, state: str, done: int, total: int, note: str) -> bool:
+    """Calls the user's function; False when it failed, which must not harm the others on the connection."""
+    try:
+        on_progress(state, done, total, note)
+    except Exception:
+        log.exception("on_progress failed and is not called again for this job")
+        return False
+    return True
+
+
+def embedding_inputs(texts: str | Iterable[str]) -> str | list[str]:
+    """One text or several, from any iterable. Raises AccelError bad-input."""
+    if isinstance(texts, str):
+        return texts
+    listed = list(texts) if isinstance(texts, Iterable) else None
+    if listed is None or not all(isinstance(text, str) for text in listed):
+        raise AccelError(ErrorCode.BAD_INPUT, "what is embedded is a text or a list of texts")
+    return listed
+
+
+def _check_head(request: Request) -> None:
+    """Everything but the inputs must fit one frame beside them."""
+    try:
+        size = len(request.to_frame(1))
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise AccelError(ErrorCode.BAD_INPUT, f"a name or a parameter cannot be sent: {error}") from None
+    except ValueError:
+        size = MAX_FRAME
+    if size > _MAX_HEAD:
+        raise AccelError(
+            ErrorCode.TOO_LARGE,
+            f"the names and parameters are over the limit of {_MAX_HEAD >> 10} KiB",
+            "Large things go into the inputs.",
+        )
 
 
 def _text(name: str, value: Any) -> str:

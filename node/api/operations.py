@@ -72,6 +72,7 @@ class Operations:
             "backends": self._serving.describe(),
             "models": len(self._catalogue.here()),
             "peers": len(linked),
+            "unlinked": [{"address": address, **error.as_dict()} for address, error in self._mesh.failures().items()],
             "jobs": vars(self._counters).copy(),
             "memory": self._serving.memory(),
             "threads": self._config.threads,

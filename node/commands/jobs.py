@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ...protocols.errors import AccelError, ErrorCode
-from ..client import Client, Job
-from ..client_requests import GRACE_S
-from .output import console, duration, print_json, progress, table
+from ..client import Client
+from ..client_requests import QUESTION_TIMEOUT_S, checked_timeout
+from .output import console, duration, print_json, progress, safe, table
 
 _MOST_SHOWN = 6
 
 
 def run(options: argparse.Namespace) -> None:
     inputs = _inputs(options.input)
+    deadline = time.monotonic() + checked_timeout(options.timeout, 0)
     with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
-        task = options.task or _task_of(client, options.model)
-        job = client.submit(options.model, task, inputs, timeout=options.timeout, on=options.on, on_progress=report)
-        value = _wait(job, options.timeout)
+        task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))
+        left = max(0.001, deadline - time.monotonic())
+        job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report)
+        value = job.result()
     if options.json:
         print_json({"job_id": job.job_id, "value": _plain(value), "report": job.report})
         return
@@ -29,32 +34,58 @@ def run(options: argparse.Namespace) -> None:
         _show_route(job.report)
 
 
-def _inputs(given: list[str]) -> list[str]:
-    lines = [line.rstrip("\n") for line in sys.stdin] if "-" in given else []
-    inputs = [text for text in given if text != "-"] + lines
+def _inputs(given: list[str | Path]) -> list[str]:
+    """The texts in the order they were given; `-` and files stand for their lines."""
+    inputs: list[str] = []
+    for each in given:
+        if each == "-":
+            inputs += _lines("the standard input", sys.stdin)
+        elif isinstance(each, Path):
+            inputs += _lines_of_file(each)
+        else:
+            inputs.append(_checked(each, "--input"))
     if not inputs:
         raise AccelError(
-            ErrorCode.BAD_INPUT, "there is no input", 'Give one: --input "a text", or --input - for lines.'
+            ErrorCode.BAD_INPUT,
+            "there is no input",
+            'Give one: --input "a text", --input-file FILE, or --input - for lines.',
         )
     return inputs
 
 
-def _task_of(client: Client, model: str) -> str:
-    task = str(client.model_info(model)["task"])
+def _lines_of_file(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _lines(str(path), file)
+    except OSError as error:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{path}: {error.strerror}", "Check the --input-file.") from None
+
+
+def _lines(source: str, lines: Iterable[str]) -> list[str]:
+    try:
+        return [_checked(line.rstrip("\r\n"), source) for line in lines]
+    except UnicodeDecodeError:
+        raise _not_text(source) from None
+
+
+def _checked(text: str, source: str) -> str:
+    """Bytes that are no UTF-8 come as lone surrogates where the locale is lenient."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _not_text(source) from None
+    return text
+
+
+def _not_text(source: str) -> AccelError:
+    return AccelError(ErrorCode.BAD_INPUT, f"{source} is not text in UTF-8", "Convert it first, with iconv for one.")
+
+
+def _task_of(client: Client, model: str, timeout: float) -> str:
+    task = str(client.model_info(model, timeout=timeout)["task"])
     if not task:
         raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", "See `model info`.")
     return task
-
-
-def _wait(job: Job, timeout: float) -> Any:
-    try:
-        return job.result(timeout + GRACE_S)
-    except TimeoutError:
-        job.cancel()
-        raise AccelError(ErrorCode.DEADLINE_EXCEEDED, f"the node gave no answer within {timeout:g} s") from None
-    except KeyboardInterrupt:
-        job.cancel()
-        raise
 
 
 def _plain(value: Any) -> Any:
@@ -71,12 +102,12 @@ def _plain(value: Any) -> Any:
 def _show_value(inputs: list[str], value: Any) -> None:
     out = console()
     if not hasattr(value, "shape") or len(value.shape) != 2:
-        out.print(_plain(value))
+        out.print(_plain(value), markup=False)
         return
     out.print(f"{value.shape[0]} vectors of {value.shape[1]}, float32")
     rows = table("text", "begins")
     for text, vector in list(zip(inputs, value, strict=True))[:_MOST_SHOWN]:
-        rows.add_row(text[:60], " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
+        rows.add_row(safe(text[:60]), " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
     out.print(rows)
     if 2 <= len(inputs) <= _MOST_SHOWN:
         _show_similarities(inputs, value)
@@ -86,22 +117,23 @@ def _show_similarities(inputs: list[str], vectors: Any) -> None:
     import numpy as np
 
     norms = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    rows = table("similarity", *(f">{text[:16]}" for text in inputs))
+    rows = table("similarity", *(f">{safe(text[:16])}" for text in inputs))
     for text, row in zip(inputs, norms @ norms.T, strict=True):
-        rows.add_row(text[:40], *(f"{number:.3f}" for number in row))
+        rows.add_row(safe(text[:40]), *(f"{number:.3f}" for number in row))
     console().print(rows)
 
 
 def _show_report(report: dict[str, Any]) -> None:
     where = "here" if report["local"] else "at a peer"
     console().print(
-        f"by [bold]{report['node_name']}[/] ({where}) on {report['backend']}, {report['precision']}, "
-        f"{report['implementation'].get('library', '')}: computed in {duration(report['compute_s'])}, "
+        f"by [bold]{safe(report['node_name'])}[/] ({where}) on {safe(report['backend'])}, {safe(report['precision'])}, "
+        f"{safe(report['implementation'].get('library', ''))}: computed in {duration(report['compute_s'])}, "
         f"{duration(report['total_s'])} in all"
     )
     failed = [attempt for attempt in report["attempts"] if attempt["outcome"] != "ok"]
     for attempt in failed:
-        console().print(f"[yellow]before that, {attempt['node_name']} {attempt['backend']}: {attempt['outcome']}[/]")
+        what = safe(f"{attempt['node_name']} {attempt['backend']}: {attempt['outcome']}")
+        console().print(f"[yellow]before that, {what}[/]")
 
 
 def _show_route(report: dict[str, Any]) -> None:
@@ -110,10 +142,10 @@ def _show_route(report: dict[str, Any]) -> None:
         parts = candidate["parts"]
         rows.add_row(
             "[green]→[/]" if place == 0 else "",
-            candidate["node_name"] + (" (here)" if candidate["local"] else ""),
-            candidate["backend"],
+            safe(candidate["node_name"]) + (" (here)" if candidate["local"] else ""),
+            safe(candidate["backend"]),
             duration(candidate["predicted_s"]) if candidate["measured"] else "[dim]unknown[/]",
             *(duration(parts[part]) for part in ("round_trip", "wait", "compute", "fetch", "load")),
-            candidate["reason"],
+            safe(candidate["reason"]),
         )
     console().print(rows)

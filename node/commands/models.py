@@ -11,12 +11,12 @@ from typing import Any
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
-from ..config import Paths, default_data_dir
-from .output import console, duration, print_json, progress, short_cid, size, table
+from ..config import Paths, absolute, default_data_dir, make_data_dir
+from .output import console, duration, print_json, progress, safe, short_cid, size, table
 
 
 def add(options: argparse.Namespace) -> None:
-    folder = Path(options.folder).expanduser().absolute()
+    folder = absolute(options.folder)
     if not folder.is_dir():
         raise AccelError(ErrorCode.BAD_INPUT, f"{options.folder} is no folder", "Give the one with the config.json.")
     with progress(folder.name, quiet=options.json) as report, _node_or_store(options) as (client, store):
@@ -32,7 +32,7 @@ def add(options: argparse.Namespace) -> None:
         print_json(added)
         return
     console().print(f"[bold]{added['cid']}[/]", soft_wrap=True)
-    name = f"as {added['name']}, " if added["name"] else ""
+    name = f"as {safe(added['name'])}, " if added["name"] else ""
     console().print(f"[dim]{name}{size(added['size'])} in {added['files']} files, {duration(added['seconds'])}[/]")
 
 
@@ -48,10 +48,10 @@ def listing(options: argparse.Namespace) -> None:
     rows = table("model", "CID", ">size", "task", "here", "node", "backend", ">1 KiB of text", "state")
     for model in models:
         shown = (
-            model["name"] or "[dim]no name[/]",
+            safe(model["name"]) or "[dim]no name[/]",
             short_cid(model["cid"]),
             size(model["size"]),
-            model["task"],
+            safe(model["task"]),
             "yes" if model["here"] else "",
         )
         for place, offer in enumerate(model["nodes"] or [{}]):
@@ -66,13 +66,14 @@ def info(options: argparse.Namespace) -> None:
         print_json(model)
         return
     out = console()
-    out.print(f"[bold]{model['name'] or 'no name'}[/]  {model['cid']}", soft_wrap=True)
+    out.print(f"[bold]{safe(model['name']) or 'no name'}[/]  {model['cid']}", soft_wrap=True)
     out.print(
-        f"{size(model['size'])} · {model['task'] or 'no task that can be run'} · {model.get('path') or 'at peers'}"
+        f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'} · "
+        + safe(model.get("path") or "at peers")
     )
     rows = table("file", ">size")
     for file in model.get("files", []):
-        rows.add_row(file["path"], size(file["size"]))
+        rows.add_row(safe(file["path"]), size(file["size"]))
     out.print(rows)
 
 
@@ -104,7 +105,7 @@ def remove(options: argparse.Namespace) -> None:
     if options.json:
         print_json(removed)
     else:
-        console().print(f"removed {removed['name'] or removed['cid']}, {size(removed['freed'])} freed")
+        console().print(f"removed {safe(removed['name'] or removed['cid'])}, {size(removed['freed'])} freed")
 
 
 @contextmanager
@@ -126,12 +127,10 @@ def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None,
 def _store(options: argparse.Namespace) -> Iterator[Any]:
     from ..content.store import ModelStore, StoreLock
 
-    root = Paths(options.data_dir or default_data_dir()).content
-    try:
-        with StoreLock(root):
-            yield ModelStore(root)
-    except PermissionError as error:
-        raise AccelError(ErrorCode.PERMISSION_DENIED, str(error), "Check who owns the data folder.") from None
+    data_dir = make_data_dir(absolute(options.data_dir) if options.data_dir else default_data_dir())
+    root = Paths(data_dir).content
+    with StoreLock(root):
+        yield ModelStore(root)
 
 
 def _described(stored: Any) -> dict[str, Any]:
@@ -162,4 +161,4 @@ def _offer_row(offer: dict[str, Any]) -> tuple[str, ...]:
     else:
         speed = duration((offer["fixed_ms"] + offer["per_kib_ms"]) / 1e3)
     state = "[green]warm[/]" if offer["warm"] else "[yellow]cold[/]"
-    return offer["node_name"], f"{offer['backend']} [dim]{offer['precision']}[/]", speed, state
+    return safe(offer["node_name"]), f"{safe(offer['backend'])} [dim]{safe(offer['precision'])}[/]", speed, state

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..client import Client
-from .output import console, duration, print_json, short_peer, size, state_style, table
+from .output import console, duration, print_json, safe, short_peer, size, state_style, table
 
 
 def status(options: argparse.Namespace) -> None:
@@ -16,7 +16,7 @@ def status(options: argparse.Namespace) -> None:
         print_json(facts)
         return
     out = console()
-    out.print(f"[bold]{facts['node_name']}[/]  {state_style(facts['state'])}  [dim]{facts['peer_id']}[/]")
+    out.print(f"[bold]{safe(facts['node_name'])}[/]  {state_style(facts['state'])}  [dim]{facts['peer_id']}[/]")
     jobs, memory = facts["jobs"], facts["memory"]
     out.print(
         f"up {duration(facts['uptime_s'])} · {facts['peers']} peers · {facts['models']} models · "
@@ -26,16 +26,19 @@ def status(options: argparse.Namespace) -> None:
     rows = table("backend", "device", "state", ">queued", ">wait", "doing")
     for backend in facts["backends"]:
         rows.add_row(
-            backend["name"],
-            backend["device"],
+            safe(backend["name"]),
+            safe(backend["device"]),
             state_style(backend["state"]),
             str(backend["queued"]),
             duration(backend["wait_s"]),
-            backend["activity"] or backend["reason"],
+            safe(backend["activity"] or backend["reason"] or ""),
         )
     out.print(rows if facts["backends"] else "[dim]no backends: this node passes jobs on to its peers[/]")
     for address in facts["addresses"]:
-        out.print(f"[dim]{address}[/]", soft_wrap=True)
+        out.print(f"[dim]{safe(address)}[/]", soft_wrap=True)
+    for failed in facts["unlinked"]:
+        out.print(f"[yellow]not linked: {failed['address']}: {failed['message']} [/][dim]{failed['code']}[/]")
+        out.print(f"[dim]{failed['hint']}[/]")
 
 
 def peers(options: argparse.Namespace) -> None:
@@ -63,9 +66,9 @@ def token(options: argparse.Namespace) -> None:
 
 
 def _row(peer: dict[str, Any]) -> tuple[str, ...]:
-    backends = ", ".join(backend["name"] for backend in peer["backends"] if backend["state"] == "ready")
+    backends = ", ".join(safe(backend["name"]) for backend in peer["backends"] if backend["state"] == "ready")
     return (
-        peer["name"],
+        safe(peer["name"]),
         short_peer(peer["peer_id"]),
         state_style(peer["state"] if peer["linked"] else "not linked"),
         f"{peer['rtt_ms']:.1f} ms",

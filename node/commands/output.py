@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 OnProgress = Callable[[str, int, int, str], None]
 
 
+def safe(text: object) -> str:
+    """A text of somebody else's, as it is: no markup of ours, no control characters for the terminal."""
+    from rich.markup import escape
+
+    return escape("".join(letter if letter.isprintable() else "�" for letter in str(text)))
+
+
 def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False), flush=True)
 
@@ -47,10 +54,10 @@ def progress(what: str, *, quiet: bool) -> Iterator[OnProgress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(safe(what), total=None)
 
         def report(state: str, done: int, total: int, _note: str) -> None:
-            bar.update(task, description=f"{state} {what}", completed=done, total=total or None)
+            bar.update(task, description=safe(f"{state} {what}"), completed=done, total=total or None)
 
         yield report
 
@@ -83,4 +90,4 @@ def short_peer(peer_id: str) -> str:
 
 def state_style(state: str) -> str:
     colour = {"ready": "green", "failed": "red", "unknown": "dim"}.get(state, "yellow")
-    return f"[{colour}]{state}[/{colour}]"
+    return f"[{colour}]{safe(state)}[/{colour}]"

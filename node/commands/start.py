@@ -15,6 +15,7 @@ _FLAGS = (
 
 def start(options: argparse.Namespace) -> int:
     settings = config.load({flag: getattr(options, flag) for flag in _FLAGS}, options.data_dir)
+    config.make_data_dir(settings.data_dir)
     from .. import app
 
     app.run(settings, (lambda facts: print_json(facts)) if options.json else _greet)

@@ -39,6 +39,7 @@ class _Target:
     tries: int = 0
     next_try: float = 0.0
     busy: bool = False
+    failure: AccelError | None = None
 
 
 class Dialler:
@@ -66,7 +67,15 @@ class Dialler:
     def linked(self, peer_id: str) -> None:
         """A link is up: when it goes down, the first try comes soon."""
         if (target := self._targets.get(peer_id)) is not None:
-            target.tries, target.next_try = 0, 0.0
+            target.tries, target.next_try, target.failure = 0, 0.0, None
+
+    def failures(self) -> dict[str, AccelError]:
+        """Why those that are not linked are not, by the address tried first."""
+        return {
+            target.addresses[0]: target.failure
+            for target in self._targets.values()
+            if target.failure is not None and target.addresses and self._links.get(target.peer_id) is None
+        }
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -86,6 +95,7 @@ class Dialler:
             self._pause(target, _FIRST_PAUSE_S)
         except AccelError as error:
             log.info("%s is not linked: %s", target.peer_id, error)
+            target.failure = error
             stranger = error.code in (ErrorCode.WRONG_CLUSTER_KEY, ErrorCode.VERSION_MISMATCH)
             self._pause(target, _STRANGER_PAUSE_S if stranger else self._backoff(target))
         except Exception as error:

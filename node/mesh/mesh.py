@@ -104,6 +104,10 @@ class Mesh:
     def link(self, peer_id: str) -> Link | None:
         return self._links.get(peer_id)
 
+    def failures(self) -> dict[str, AccelError]:
+        """Why peers that this node wants a link with have none, by address."""
+        return self._dialler.failures()
+
     async def publish(self, advert: Advert) -> None:
         await self._gossip.publish(advert)
 

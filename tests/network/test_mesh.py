@@ -61,11 +61,10 @@ def test_a_stranger_is_refused_and_told_why(first, tmp_path):
     _, addresses = decode_token(first.wait_ready()["token"])
     with joined("stranger", tmp_path, encode_token(b"x" * 32, addresses)) as stranger:
         stranger.wait_ready()
-        stranger.wait_for(
-            "the refusal",
-            lambda: "wrong-cluster-key" in (stranger.data_dir / "node.log").read_text() or None,
-            15,
-        )
+        with stranger.client() as client:
+            told = stranger.wait_for("the refusal", lambda: client.status()["unlinked"], 15)
+        assert [failure["code"] for failure in told] == ["wrong-cluster-key"]
+        assert "token" in told[0]["hint"]
         assert linked(stranger) == linked(first) == set()
     assert first.running
 

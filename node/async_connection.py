@@ -1,0 +1,166 @@
+"""One connection of `AsyncClient`: a session, a task that reads and one that writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import SocketStream
+
+from ..protocols.errors import AccelError, JobError, ProtocolError
+from ..protocols.inference_session import (
+    Answer,
+    FailedReceived,
+    ProgressReceived,
+    RefusedReceived,
+    ResultReceived,
+    Session,
+)
+from .client_requests import (
+    GRACE_S,
+    OnProgress,
+    client_closed,
+    denied,
+    error_of,
+    is_trusted,
+    no_answer,
+    node_lost,
+    not_running,
+    tell,
+)
+
+_READ_SIZE: Final = 1 << 18
+_CONNECT_DEADLINE_S: Final = 5.0
+
+
+async def connect(places: Iterable[Path]) -> SocketStream:
+    """The first of the places where a node answers. Raises AccelError not-running, permission-denied."""
+    places = tuple(places)
+    for place in places:
+        try:
+            if not is_trusted(place):
+                raise PermissionError
+            with anyio.fail_after(_CONNECT_DEADLINE_S):
+                return await anyio.connect_unix(str(place))
+        except PermissionError:
+            raise denied(place) from None
+        except OSError:
+            continue
+    raise not_running(places[0])
+
+
+@dataclass(eq=False)
+class _Waiting:
+    on_progress: OnProgress | None
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    answer: ResultReceived | AccelError | None = None
+
+
+class AsyncConnection:
+    """Carries the requests of any number of tasks. `run` is its life; it ends once, and then fails what is open."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self.closed = False
+        self._stream = stream
+        self._session = Session(dialler=True)
+        self._waiting: dict[int, _Waiting] = {}
+        self._to_write = anyio.Event()
+
+    async def run(self) -> None:
+        error: AccelError = client_closed()
+        try:
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(self._close_stream)
+                tasks = await stack.enter_async_context(anyio.create_task_group())
+                tasks.start_soon(self._write_all)
+                error = await self._read_all()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._end(error)
+
+    async def exchange(
+        self, begin: Callable[[Session], int], on_progress: OnProgress | None, seconds: float, *, renewed: bool
+    ) -> ResultReceived:
+        """The answer to the request that `begin` opens. Leaving early cancels it at the node.
+
+        Args:
+            seconds: how long it may take; when `renewed`, how long it may be silent.
+        """
+        if self.closed:
+            raise node_lost()
+        request_id = begin(self._session)
+        waiting = self._waiting[request_id] = _Waiting(on_progress)
+        self._to_write.set()
+        try:
+            return await _answer_of(waiting, seconds, renewed=renewed)
+        finally:
+            del self._waiting[request_id]
+            if waiting.answer is None and not self.closed:
+                self._session.cancel(request_id)
+                self._to_write.set()
+
+    async def _read_all(self) -> AccelError:
+        """Returns why it ended."""
+        try:
+            while True:
+                for event in self._session.receive(await self._stream.receive(_READ_SIZE)):
+                    if isinstance(event, Answer):
+                        self._hand_out(event)
+                self._to_write.set()
+        except ProtocolError as error:
+            return JobError(error.code, f"the node sent what this client does not understand: {error.message}")
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return node_lost()
+
+    async def _write_all(self) -> None:
+        """That the connection is lost is the reader's to tell."""
+        try:
+            while True:
+                await self._to_write.wait()
+                self._to_write = anyio.Event()
+                while data := self._session.data_to_send():
+                    await self._stream.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    def _hand_out(self, event: Answer) -> None:
+        waiting = self._waiting.get(event.request_id)
+        if waiting is None:
+            return
+        match event:
+            case ResultReceived():
+                waiting.answer = event
+            case FailedReceived() | RefusedReceived():
+                waiting.answer = error_of(event)
+            case ProgressReceived(_, state, done, total, note) if waiting.on_progress is not None:
+                if not tell(waiting.on_progress, state, done, total, note):
+                    waiting.on_progress = None
+        waiting.changed.set()
+
+    def _end(self, error: AccelError) -> None:
+        self.closed = True
+        self._session.connection_lost()
+        for waiting in self._waiting.values():
+            waiting.answer = waiting.answer or error
+            waiting.changed.set()
+
+    async def _close_stream(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
+
+async def _answer_of(waiting: _Waiting, seconds: float, *, renewed: bool) -> ResultReceived:
+    deadline = anyio.current_time() + seconds + GRACE_S
+    while waiting.answer is None and anyio.current_time() < deadline:
+        with anyio.move_on_after(deadline - anyio.current_time()):
+            await waiting.changed.wait()
+            waiting.changed = anyio.Event()
+            if renewed:
+                deadline = anyio.current_time() + seconds + GRACE_S
+    if isinstance(waiting.answer, ResultReceived):
+        return waiting.answer
+    raise waiting.answer or no_answer(seconds)
