@@ -19,9 +19,9 @@ def clean_environment(monkeypatch):
 
 
 def test_flags_over_environment_over_file_over_default(tmp_path, monkeypatch):
-    (tmp_path / "config.toml").write_text('threads = 1\nnode_name = "file"\nprecision = "bf16"\n')
+    (tmp_path / "config.toml").write_text('threads = 1\nname = "file"\nprecision = "bf16"\n')
     monkeypatch.setenv("IPFS_ACCEL_THREADS", "2")
-    monkeypatch.setenv("IPFS_ACCEL_NODE_NAME", "environment")
+    monkeypatch.setenv("IPFS_ACCEL_NAME", "environment")
     loaded = config.load({"threads": "3", "node_name": None}, tmp_path)
     assert (loaded.threads, loaded.node_name, loaded.precision) == (3, "environment", "bf16")
     assert loaded.listen == ("/ip4/0.0.0.0/tcp/4011",)
@@ -32,6 +32,10 @@ def test_flags_over_environment_over_file_over_default(tmp_path, monkeypatch):
 def test_the_data_folder_has_a_variable_too(tmp_path, monkeypatch):
     monkeypatch.setenv("IPFS_ACCEL_DATA_DIR", str(tmp_path))
     assert config.load({}).data_dir == tmp_path
+
+
+#: What a person types for a setting, where that is not its name.
+FLAGS = {"memory_bytes": "--memory", "node_name": "--name", "peers": "--peer", "mdns": "--no-mdns"}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,7 @@ def test_a_bad_value_is_told_with_its_source(tmp_path, flag, value, said):
         config.load({flag: value}, tmp_path)
     assert refused.value.code == "bad-config"
     assert said in refused.value.message
-    assert f"--{flag.replace('_', '-')}" in refused.value.message
+    assert refused.value.message.startswith(FLAGS.get(flag, f"--{flag.replace('_', '-')}"))
 
 
 def test_a_bad_file_is_told_with_its_line(tmp_path):
