@@ -155,7 +155,7 @@ class CandidateBook:
                 bandwidth=sum(bandwidths) or None,
             )
             for state in self._serving.backend_states()
-            if state.state == "ready"
+            if state.state == "ready" and self._serving.can_run(state.name, task)
         ]
 
     def _remote(self, cid: bytes, task: str) -> Iterator[Candidate]:

@@ -30,6 +30,9 @@ class FakeServing:
     def offers(self):
         return self.offered
 
+    def can_run(self, backend, task):
+        return task == "t"
+
 
 class Clock:
     now = 100.0
@@ -90,7 +93,7 @@ def test_without_the_model_this_node_can_fetch_it(world):
     world.peer("peer")
     (here,) = [each for each in world.candidates() if each.local]
     assert (here.fetch_bytes, here.warm, here.speed) == (1 << 20, False, None)
-    world.serving.states = []
+    world.serving.can_run = lambda backend, task: False
     assert [each.peer_id for each in world.candidates()] == ["peer"]
 
 
