@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -70,12 +71,24 @@ def three_nodes(tmp_path):
             yield entry, first, spare
 
 
+def strike(node: NodeProcess, victim: str) -> None:
+    match victim:
+        case "node":
+            node.kill()
+        case "worker":
+            worker_of(node).kill()
+        case _:
+            node.send_signal(signal.SIGSTOP)
+
+
 def offers_of(client: Client, cid: str) -> list[str]:
     return [offer["node_name"] for model in client.models() if model["cid"] == cid for offer in model["nodes"]]
 
 
-@pytest.mark.parametrize("victim", ["node", "worker"])
-@pytest.mark.parametrize("stage", STAGES)
+CASES = [(stage, victim) for stage in STAGES for victim in ("node", "worker")] + [("compute", "stopped node")]
+
+
+@pytest.mark.parametrize(("stage", "victim"), CASES)
 def test_the_job_completes_once_elsewhere(three_nodes, tmp_path, stage, victim):
     entry, first, spare = three_nodes
     held = Held(tmp_path / "hold", stage)
@@ -91,7 +104,7 @@ def test_the_job_completes_once_elsewhere(three_nodes, tmp_path, stage, victim):
         wait_until(lambda: offers_of(at_spare, cid), what="the first offer at the spare")
         at_spare.get_model(cid)
         wait_until(lambda: sorted(offers_of(client, cid)) == ["first", "spare"], what="the second offer")
-        (first.kill if victim == "node" else worker_of(first).kill)()
+        strike(first, victim)
         held.release()
 
         assert job.result(60)["echo"] == ["hello"]
@@ -101,3 +114,20 @@ def test_the_job_completes_once_elsewhere(three_nodes, tmp_path, stage, victim):
         jobs = client.status()["jobs"]
         assert (jobs["running"], jobs["completed"], jobs["failed"]) == (0, 1, 0)
         wait_until(lambda: resources(entry) <= before, what="descriptors and children back where they were")
+    if first.running:
+        first.kill()  # one that is stopped would not take a gentler word
+
+
+def test_a_node_alone_tries_again_when_its_worker_is_back(tmp_path):
+    held = Held(tmp_path / "hold", "compute")
+    model = write_echo_model(tmp_path / "model")
+    with NodeProcess("alone", tmp_path / "alone", "--backends", "echo") as node:
+        node.wait_ready()
+        with node.client() as client:
+            cid = client.add_model(model)["cid"]
+            job = client.submit(cid, "echo", "hello", timeout=60, **held.params)
+            held.wait()
+            worker_of(node).kill()
+            held.release()
+            assert job.result(60)["echo"] == "hello"
+            assert [attempt["outcome"] for attempt in job.report["attempts"]] == ["worker-died", "ok"]
