@@ -101,8 +101,11 @@ def _plain(value: Any) -> Any:
 
 def _show_value(inputs: list[str], value: Any) -> None:
     out = console()
+    if isinstance(value, str):
+        out.print("\n".join(map(safe, value.splitlines())), soft_wrap=True)
+        return
     if not hasattr(value, "shape") or len(value.shape) != 2:
-        out.print(_plain(value), markup=False)
+        out.print(_plain(value))
         return
     out.print(f"{value.shape[0]} vectors of {value.shape[1]}, float32")
     rows = table("text", "begins")
@@ -137,15 +140,19 @@ def _show_report(report: dict[str, Any]) -> None:
 
 
 def _show_route(report: dict[str, Any]) -> None:
-    rows = table("", "candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">fetch", ">load", "why")
+    rows = table("candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">cold")
     for place, candidate in enumerate(report["route"]["candidates"]):
         parts = candidate["parts"]
         rows.add_row(
-            "[green]→[/]" if place == 0 else "",
-            safe(candidate["node_name"]) + (" (here)" if candidate["local"] else ""),
+            ("[green]→[/] " if place == 0 else "  ")
+            + safe(candidate["node_name"])
+            + (" (here)" if candidate["local"] else ""),
             safe(candidate["backend"]),
             duration(candidate["predicted_s"]) if candidate["measured"] else "[dim]unknown[/]",
-            *(duration(parts[part]) for part in ("round_trip", "wait", "compute", "fetch", "load")),
-            safe(candidate["reason"]),
+            *(duration(parts[part]) for part in ("round_trip", "wait", "compute")),
+            duration(parts["fetch"] + parts["load"]),
         )
-    console().print(rows)
+    out = console()
+    out.print(rows)
+    for candidate in report["route"]["candidates"]:
+        out.print(f"[dim]{safe(candidate['node_name'])} {safe(candidate['backend'])}: {safe(candidate['reason'])}[/]")

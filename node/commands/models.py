@@ -12,7 +12,7 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
-from .output import console, duration, print_json, progress, safe, short_cid, size, table
+from .output import console, duration, print_json, progress, safe, size, table
 
 
 def add(options: argparse.Namespace) -> None:
@@ -45,14 +45,13 @@ def listing(options: argparse.Namespace) -> None:
     if not models:
         console().print("No models yet. Add one: ipfs-accel-node model add FOLDER --name NAME")
         return
-    rows = table("model", "CID", ">size", "task", "here", "node", "backend", ">1 KiB of text", "state")
+    rows = table("model", "CID", ">size", "here", "node", "backend", ">1 KiB text", "state")
     for model in models:
         shown = (
             safe(model["name"]) or "[dim]no name[/]",
-            short_cid(model["cid"]),
+            model["cid"][:12] + "…",
             size(model["size"]),
-            safe(model["task"]),
-            "yes" if model["here"] else "",
+            "[green]●[/]" if model["here"] else "",
         )
         for place, offer in enumerate(model["nodes"] or [{}]):
             rows.add_row(*(shown if place == 0 else ("",) * len(shown)), *_offer_row(offer))
@@ -71,10 +70,14 @@ def info(options: argparse.Namespace) -> None:
         f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'} · "
         + safe(model.get("path") or "at peers")
     )
-    rows = table("file", ">size")
+    files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
     for file in model.get("files", []):
-        rows.add_row(safe(file["path"]), size(file["size"]))
-    out.print(rows)
+        files.add_row(safe(file["path"]), size(file["size"]))
+    for offer in model["nodes"]:
+        offers.add_row(*_offer_row(offer))
+    for rows in (files, offers):
+        if rows.row_count:
+            out.print(rows)
 
 
 def get(options: argparse.Namespace) -> None:
@@ -161,4 +164,4 @@ def _offer_row(offer: dict[str, Any]) -> tuple[str, ...]:
     else:
         speed = duration((offer["fixed_ms"] + offer["per_kib_ms"]) / 1e3)
     state = "[green]warm[/]" if offer["warm"] else "[yellow]cold[/]"
-    return safe(offer["node_name"]), f"{safe(offer['backend'])} [dim]{safe(offer['precision'])}[/]", speed, state
+    return safe(offer["node_name"]), safe(offer["backend"]), speed, state

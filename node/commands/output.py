@@ -80,10 +80,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if hours < 2 else f"{hours} h {minutes % 60} min"
 
 
-def short_cid(cid: str) -> str:
-    return f"{cid[:12]}…{cid[-6:]}"
-
-
 def short_peer(peer_id: str) -> str:
     return f"…{peer_id[-8:]}"
 
