@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ from anyio.abc import TaskGroup
 
 from ..protocols import values
 from ..protocols.errors import JobError, ProtocolError
+from ..protocols.inference import Request
 from ..protocols.inference_session import ResultReceived, Session
 from .async_connection import AsyncConnection, connect
+from .async_jobs import AsyncJob, Completed
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
     QUESTION_TIMEOUT_S,
@@ -36,14 +38,6 @@ from .client_requests import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A job's value, and the report of who computed it and how."""
-
-    value: Any
-    report: dict[str, Any]
 
 
 class AsyncClient:
@@ -92,11 +86,28 @@ class AsyncClient:
         """Runs a job to its end; the arguments are those of `Client.submit`. Raises JobError, AccelError."""
         seconds = checked_timeout(timeout, self._timeout)
         request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
-        connection = await self._connection()
-        answer = await connection.exchange(
-            lambda session: session.request(request, payload), on_progress, seconds, renewed=False
-        )
-        return Completed(_unpacked(answer), answer.report)
+        return await self._complete(request, payload, seconds, on_progress)
+
+    async def submit(
+        self,
+        model: str,
+        task: str,
+        inputs: Any,
+        *,
+        timeout: float | None = None,
+        on: str | None = None,
+        job_id: bytes | None = None,
+        on_progress: OnProgress | None = None,
+        **params: Any,
+    ) -> AsyncJob:
+        """Sends a job on its way; the arguments are those of `Client.submit`. Raises AccelError for bad ones."""
+        seconds = checked_timeout(timeout, self._timeout)
+        request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
+        await self._connection()
+        job = AsyncJob(request.job_id)
+        if self._tasks is not None:
+            self._tasks.start_soon(job.run, partial(self._complete, request, payload, seconds, on_progress))
+        return job
 
     async def embed(
         self,
@@ -149,6 +160,15 @@ class AsyncClient:
 
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
+
+    async def _complete(
+        self, request: Request, payload: bytes, seconds: float, on_progress: OnProgress | None
+    ) -> Completed:
+        connection = await self._connection()
+        answer = await connection.exchange(
+            lambda session: session.request(request, payload), on_progress, seconds, renewed=False
+        )
+        return Completed(_unpacked(answer), answer.report)
 
     async def _ask(self, method: str, timeout: float | None, /, **arguments: Any) -> Any:
         """A question about the node, which it answers at once or not at all."""

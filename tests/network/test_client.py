@@ -139,6 +139,18 @@ def test_the_asynchronous_client(node, backend):
             assert completed.report["node_name"] == "node"
             with pytest.raises(JobError, match="unknown-model"):
                 await client.run("nonsense", "echo", "x")
+            job = await client.submit("echo", "echo", "beside")
+            assert (await job.result(20))["echo"] == "beside"
+            assert (job.done(), job.report["job_id"]) == (True, job.job_id)
+            slow = await client.submit("echo", "echo", "x", work_ms=30_000)
+            with pytest.raises(TimeoutError):
+                await slow.result(0.1)
+            slow.cancel()
+            with pytest.raises(JobError, match="cancelled"):
+                await slow.result(5)
+            failing = await client.submit("nonsense", "echo", "x")
+            with pytest.raises(JobError, match="unknown-model"):
+                await failing.result(5)
             got = []
 
             async def ask(number):
@@ -153,6 +165,9 @@ def test_the_asynchronous_client(node, backend):
             with anyio.fail_after(10):
                 while (await client.status())["jobs"]["running"]:
                     await anyio.sleep(0.02)
+            left = await client.submit("echo", "echo", "x", work_ms=30_000)
+        with pytest.raises(JobError, match="closed"):
+            await left.result(5)
 
     anyio.run(main, backend=backend)
 

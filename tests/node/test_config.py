@@ -94,3 +94,110 @@ def test_what_is_shown_holds_no_secret(tmp_path):
     shown = config.load({"join": "ian1secret"}, tmp_path).as_dict()
     assert "ian1secret" not in str(shown)
     assert shown["threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("threads = 2.5", "from 1 to 1024"),
+        ("threads = true", "from 1 to 1024"),
+        ("memory = true", "8G"),
+        ("listen = 5", "a list of texts"),
+        ('listen = [""]', "a list of texts"),
+        ("backends = [1]", "a list of texts"),
+        ('"precision" = "f64"', "f32"),
+    ],
+)
+def test_a_value_of_the_file_is_told_with_its_line(tmp_path, written, said):
+    key = written.split()[0].strip('"')
+    (tmp_path / "config.toml").write_text(f"# {key} = 1\n\n{written}\n")
+    with pytest.raises(AccelError, match=said) as refused:
+        config.load({}, tmp_path)
+    assert refused.value.message.startswith(f"{key} in {tmp_path / 'config.toml'}, line 3: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("threads = 4\nthread = 5\n", 2, "'threads'"),
+        ("[node]\nthreads = 4\n", 1, "threads"),
+        ("\nnode.threads = 4\n", 2, "threads"),
+        ('precisionn.x = "f32"', 1, "'precision'"),
+        ('memory_bytes = "8G"', 1, "memory"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_line_and_the_closest_known_one(tmp_path, text, line, hint):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(AccelError, match=f"line {line}$|line {line} ") as refused:
+        config.load({}, tmp_path)
+    assert hint in refused.value.hint
+
+
+def test_a_file_that_is_no_text_or_no_file(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(AccelError, match=r"config\.toml"):
+        config.load({}, tmp_path)
+    with pytest.raises(AccelError, match="is no folder"):
+        config.load({}, tmp_path / "config.toml")
+
+
+def test_every_setting_has_a_variable(tmp_path, monkeypatch):
+    peer = "/ip4/192.168.1.5/tcp/4011/p2p/12D3KooW"
+    given = {
+        "BACKENDS": "cpu,openvino", "THREADS": "3", "MEMORY": "8G", "PRECISION": "bf16", "NAME": "desk",
+        "LISTEN": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2", "PEERS": peer, "JOIN": "ian1x", "MDNS": "off",
+        "LOG_LEVEL": "debug",
+    }  # fmt: skip
+    for key, value in given.items():
+        monkeypatch.setenv(f"IPFS_ACCEL_{key}", value)
+    loaded = config.load({}, tmp_path)
+    assert loaded == config.Config(
+        data_dir=tmp_path,
+        backends=("cpu", "openvino"),
+        threads=3,
+        memory_bytes=8 << 30,
+        precision="bf16",
+        node_name="desk",
+        listen=("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"),
+        peers=(peer,),
+        join="ian1x",
+        mdns=False,
+        log_level="debug",
+    )
+
+
+def test_variables_that_are_empty_or_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPFS_ACCEL_THREADS", "")
+    assert config.load({}, tmp_path).threads >= 1
+    monkeypatch.setenv("IPFS_ACCEL_MEMRY", "8G")
+    with pytest.raises(AccelError, match="unknown variable IPFS_ACCEL_MEMRY") as refused:
+        config.load({}, tmp_path)
+    assert "'IPFS_ACCEL_MEMORY'" in refused.value.hint
+
+
+def test_a_client_looks_where_a_node_may_listen(tmp_path, monkeypatch):
+    paths = config.Paths(tmp_path)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    without = config.Paths(tmp_path).socket
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert paths.socket == tmp_path / "ipfs-accel-node" / without.name
+    assert paths.sockets[0] == paths.socket
+    assert without in paths.sockets
+    assert len({path.name for path in paths.sockets}) == 1
+
+
+def test_the_data_folder_is_made_or_said_to_be_none(tmp_path, monkeypatch):
+    assert config.make_data_dir(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "under"):
+        with pytest.raises(AccelError, match="bad-config"):
+            config.make_data_dir(wrong)
+    monkeypatch.setattr(config.os, "access", lambda *_: False)
+    with pytest.raises(AccelError, match="permission-denied"):
+        config.make_data_dir(tmp_path)
+
+
+def test_home_folders():
+    assert config.absolute("~") == Path.home()
+    with pytest.raises(AccelError, match="bad-config"):
+        config.absolute("~nobody-of-that-name/x")
