@@ -50,7 +50,7 @@ from .session_events import (
     RequestReceived,
     ResultReceived,
 )
-from .session_table import LEGAL, Limits, OpenRequest, State, first_state, placed
+from .session_table import LEGAL, LONGEST_TEXT, Limits, OpenRequest, State, first_state, fitting, placed
 
 __all__ = [
     "LEGAL",
@@ -123,10 +123,10 @@ class Session:
             self._grant(request_id)
 
     def refuse(self, request_id: int, code: str, message: str, hint: str = "") -> None:
-        self._answer(request_id, Refused(str(code), message, hint))
+        self._answer(request_id, Refused(*fitting(code, message, hint)))
 
     def progress(self, request_id: int, state: str, done: int, total: int, note: str = "") -> None:
-        self._answer(request_id, Progress(state, done, total, note))
+        self._answer(request_id, Progress(state[:LONGEST_TEXT], done, total, note[:LONGEST_TEXT]))
 
     def chunk(self, request_id: int, offset: int, token_ids: list[int], text: str) -> None:
         self._answer(request_id, Chunk(offset, token_ids, text))
@@ -140,7 +140,7 @@ class Session:
                 self._end(request_id)
 
     def fail(self, request_id: int, code: str, message: str, hint: str = "") -> None:
-        self._answer(request_id, Failed(str(code), message, hint))
+        self._answer(request_id, Failed(*fitting(code, message, hint)))
 
     def ping(self, token: int) -> None:
         self._send(0, Ping(token))
@@ -194,9 +194,9 @@ class Session:
         request_id = self._next_id
         if request_id > _LAST_ID:
             raise LocalProtocolError("this connection's request ids are used up")
+        self._send(request_id, opening)
         self._next_id += 2
         self._open[request_id] = OpenRequest(True, first_state(opening), opening)
-        self._send(request_id, opening)
         if opening.payload_length:
             self._bodies[request_id] = OutgoingBody(memoryview(payload))
         return request_id

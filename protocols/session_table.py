@@ -9,6 +9,10 @@ from typing import Any, Final
 from .bodies import IncomingBody
 from .inference import MAX_INLINE, Call, MessageType, Request
 
+#: Characters of an error's code, and of any other text that a side makes up.
+_LONGEST_CODE: Final = 64
+LONGEST_TEXT: Final = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -62,3 +66,8 @@ def placed(payload: bytes) -> tuple[bytes, int]:
 
 def first_state(opening: Request | Call) -> State:
     return State.WAITING if isinstance(opening, Request) else State.ANSWERING
+
+
+def fitting(code: str, message: str, hint: str) -> tuple[str, str, str]:
+    """An error that fits a frame, whatever a caller quotes in it."""
+    return str(code)[:_LONGEST_CODE], message[:LONGEST_TEXT], hint[:LONGEST_TEXT]

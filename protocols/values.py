@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from .errors import ProtocolError
-from .framing import LEAVES, check
+from .errors import ErrorCode, ProtocolError
+from .framing import LEAVES, MAX_DEPTH, check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +70,7 @@ _LEAVES: Final = LEAVES | {Array}
 
 def pack(value: Any) -> bytes:
     """Raises ProtocolError for a value that does not travel; numpy arrays and scalars do."""
+    _check_keys(value, MAX_DEPTH)
     try:
         packed: bytes = msgpack.packb(value, default=_pack_other, use_bin_type=True)
     except ProtocolError:
@@ -100,6 +101,18 @@ def map_arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: map_arrays(each) for key, each in value.items()}
     return value
+
+
+def _check_keys(value: Any, levels: int) -> None:
+    """What would be refused where it arrives is refused here, where it can be mended."""
+    if isinstance(value, dict) and not all(type(key) is str for key in value):
+        raise ProtocolError("a map has a key that is no text", ErrorCode.BAD_INPUT)
+    if isinstance(value, (dict, list, tuple)):
+        if levels < 0:
+            raise ProtocolError(f"values are nested deeper than {MAX_DEPTH}", ErrorCode.BAD_INPUT)
+        for each in value.values() if isinstance(value, dict) else value:
+            if isinstance(each, (dict, list, tuple)):
+                _check_keys(each, levels - 1)
 
 
 def _pack_other(value: Any) -> Any:

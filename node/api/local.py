@@ -69,6 +69,11 @@ async def serve_socket(
 def _bind(path: Path) -> trio.socket.SocketType:
     """The data folder is locked by now, so a socket file that is still there belongs to nobody."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
+    folder = path.parent.stat()
+    if folder.st_uid != os.getuid() or folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise AccelError(
+            ErrorCode.PERMISSION_DENIED, f"others may write in {path.parent}", "Remove it, or set XDG_RUNTIME_DIR."
+        )
     with suppress(FileNotFoundError):
         path.unlink()
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

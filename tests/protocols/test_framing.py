@@ -138,6 +138,6 @@ def test_any_bytes_are_a_value_or_a_protocol_error(data):
 
 
 def test_what_does_not_travel_is_bad_input():
-    for value in (object(), {1, 2}, np.array([object()])):
+    for value in (object(), {1, 2}, np.array([object()]), {1: 2}, [{"a": {2: 3}}]):
         with pytest.raises(ProtocolError):
             values.pack(value)

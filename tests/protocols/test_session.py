@@ -193,6 +193,27 @@ def test_a_lost_connection_ends_everything_once():
         assert (session.connection_lost(), session.open_requests, session.queued_bytes) == ([], 0, 0)
 
 
+def test_errors_fit_their_frame_whatever_they_quote():
+    asker, answerer = pair()
+    for _ in range(2):
+        asker.call("m", b"")
+    talk(asker, answerer)
+    answerer.fail(1, "c" * 1000, "m" * 200_000, "h" * 200_000)
+    answerer.progress(3, "s" * 200_000, 0, 0, "n" * 200_000)
+    (failed, progress), _ = talk(asker, answerer)
+    assert (len(failed.message), len(failed.hint), len(progress.note)) == (2000, 2000, 2000)
+    assert len(failed.code) <= 64
+
+
+def test_a_request_too_large_for_its_frame_is_never_opened():
+    asker, answerer = pair()
+    with pytest.raises(ValueError, match="over the limit"):
+        asker.call("m" * 70_000, b"")
+    assert asker.open_requests == 0
+    assert asker.call("m", b"") == 1
+    assert len(talk(asker, answerer)[1]) == 1
+
+
 def test_pings_are_answered_by_the_session_itself():
     left, right = pair()
     left.ping(42)
