@@ -4,8 +4,9 @@
                               ▲                        │ refused, failed, silent, lost
                               └────────────────────────┘
 
-One deadline holds for all of it. A candidate is tried once a round, there are `MAX_ROUNDS` rounds, and exactly
-one terminal answer reaches the caller, though computing may happen twice.
+One deadline holds for all of it. A candidate is tried once a round, there are `MAX_ROUNDS` rounds (while queues are
+merely full, the job waits here), and exactly one terminal answer reaches the caller, though computing may happen
+twice.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 3
 _ROUND_PAUSE_S = 0.3
+_BUSY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.1
 #: What a peer may take to accept or refuse, beyond ten of its round trips.
 _ACCEPT_GRACE_S = 2.0
@@ -155,20 +157,33 @@ class Dispatcher:
 
     async def _try_all(self, job: Job) -> Outcome:
         await self._wait_for_backends(job)
-        for round_number in range(MAX_ROUNDS):
-            if round_number:
-                await trio.sleep(_ROUND_PAUSE_S * 2**round_number)
-                self._allow_again(job)
-            while predictions := self._rank(job):
-                try:
-                    return await self._attempt(job, predictions[0])
-                except AccelError as error:
-                    if not error.worth_another_node:
-                        raise
-                    log.info("job %s goes elsewhere: %s", job.request.job_id.hex(), error)
-            if not any(error.code in _PASSES for error in job.failures.values()):
+        rounds = 0
+        while rounds < MAX_ROUNDS:
+            if (outcome := await self._try_round(job)) is not None:
+                return outcome
+            codes = {error.code for error in job.failures.values()}
+            if not codes & _PASSES:
                 break
+            if codes == {ErrorCode.BUSY}:
+                # Everybody's queue is full: the job waits here, where its own deadline bounds it.
+                job.incoming.progress("waiting", 0, 0, "every queue is full")
+                await trio.sleep(_BUSY_PAUSE_S * self._rng.uniform(0.5, 1.5))
+            else:
+                rounds += 1
+                await trio.sleep(_ROUND_PAUSE_S * 2**rounds)
+            self._allow_again(job)
         raise self._nothing_left(job)
+
+    async def _try_round(self, job: Job) -> Outcome | None:
+        """The result of the first candidate that gives one; None when each was tried and may be tried again."""
+        while predictions := self._rank(job):
+            try:
+                return await self._attempt(job, predictions[0])
+            except AccelError as error:
+                if not error.worth_another_node:
+                    raise
+                log.info("job %s goes elsewhere: %s", job.request.job_id.hex(), error)
+        return None
 
     async def _wait_for_backends(self, job: Job) -> None:
         """A node takes jobs from its first moment, when its backends may still be probing."""
@@ -245,6 +260,9 @@ class Dispatcher:
 
     def _record(self, job: Job, prediction: Prediction, outcome: str, began: float) -> None:
         chosen = prediction.candidate
+        place = (chosen.peer_id, chosen.backend, str(outcome))
+        if outcome == ErrorCode.BUSY and any(place == (a["node"], a["backend"], a["outcome"]) for a in job.attempts):
+            return  # a full queue is told once, however often the job had to ask
         job.attempts.append(
             {
                 "node": chosen.peer_id,

@@ -63,6 +63,13 @@ def test_a_hundred_threads_each_get_their_own(client):
     assert got == {number: number for number in range(100)}
 
 
+def test_a_burst_beyond_every_queue_waits_its_turn(client):
+    jobs = [client.submit("echo", "echo", number, timeout=60, work_ms=2) for number in range(400)]
+    assert [job.result(60)["echo"] for job in jobs] == list(range(400))
+    assert max(len(job.report["attempts"]) for job in jobs) <= 3
+    assert idle(client)
+
+
 def test_cancelling_reaches_the_worker(client, node):
     job = client.submit("echo", "echo", "x", work_ms=30_000)
     node.wait_for("the job to run", lambda: not idle(client) or None, 10)
