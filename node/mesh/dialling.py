@@ -96,6 +96,7 @@ class Dialler:
         except AccelError as error:
             log.info("%s is not linked: %s", target.peer_id, error)
             target.failure = error
+            await self._drop_dead_connection(target, error)
             stranger = error.code in (ErrorCode.WRONG_CLUSTER_KEY, ErrorCode.VERSION_MISMATCH)
             self._pause(target, _STRANGER_PAUSE_S if stranger else self._backoff(target))
         except Exception as error:
@@ -113,6 +114,11 @@ class Dialler:
             except AccelError as error:
                 failure = error
         raise failure
+
+    async def _drop_dead_connection(self, target: _Target, error: AccelError) -> None:
+        """A connection on which no stream opens may be half open; libp2p would go on using it for ever."""
+        if error.code in (ErrorCode.PEER_LOST, ErrorCode.PEER_SILENT) and self._links.get(target.peer_id) is None:
+            await self._host.disconnect(target.peer_id)
 
     def _backoff(self, target: _Target) -> float:
         target.tries += 1
