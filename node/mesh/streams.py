@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import trio
 
+from .workarounds import window_change
+
 #: The largest write that still fits one Noise message together with its yamux header.
 PIECE: Final = 65_507
-BULK_WINDOW: Final = 8 << 20
+BULK_WINDOW: Final = 1 << 22
 #: What yamux lets the other side send before it is told more.
 _USUAL_WINDOW: Final = 256 << 10
 _READ_SIZE: Final = 1 << 20
 _RESET_DEADLINE_S: Final = 1.0
+#: version, type, flags, stream id, length (hashicorp/yamux, spec.md)
+_HEADER: Final = struct.Struct("!BBHII")
+_DATA: Final = 0
 
 
 class PeerStream:
@@ -30,8 +36,13 @@ class PeerStream:
     def peer_id(self) -> str:
         return str(self._stream.muxed_conn.peer_id)
 
+    @property
+    def connection(self) -> Any:
+        """The connection that carries it; `Host.abort` takes it."""
+        return self._stream.muxed_conn
+
     async def widen(self, window: int = BULK_WINDOW) -> None:
-        """Lets the peer send `window` bytes ahead, for bulk: at the end of its window yamux here sleeps for 10 ms."""
+        """Lets the peer send `window` bytes ahead, for bulk."""
         if window > self._window:
             self._unacknowledged += window - self._window
             self._window = window
@@ -55,16 +66,28 @@ class PeerStream:
         await self._muxed.send_window_update(granted)
 
     async def send_all(self, data: bytes) -> None:
-        """Raises trio.BrokenResourceError when the stream is gone."""
-        with _translated() as ended:
-            if len(data) <= PIECE:
-                await self._stream.write(data)
-                return
-            with memoryview(data) as view:
-                for at in range(0, len(view), PIECE):
-                    await self._stream.write(bytes(view[at : at + PIECE]))
+        """Waits for as long as the peer does not read. Raises trio.BrokenResourceError when the stream is gone."""
+        with _translated() as ended, memoryview(data) as view:
+            at = 0
+            while at < len(view):
+                size = await self._take_window(min(PIECE, len(view) - at))
+                header = _HEADER.pack(0, _DATA, 0, self._muxed.stream_id, size)
+                await self._muxed.conn._write_frame(b"".join((header, view[at : at + size])))
+                at += size
         if ended:
             raise trio.BrokenResourceError("the stream was closed by the peer")
+
+    async def _take_window(self, wanted: int) -> int:
+        """How many bytes may go now, at least one: yamux's own write sleeps 10 ms at a time and gives up after 5 s."""
+        muxed = self._muxed
+        while True:
+            if muxed.closed or muxed.send_closed or muxed.conn.event_shutting_down.is_set():
+                raise trio.BrokenResourceError("the stream is closed")
+            if muxed.send_window > 0:
+                size = min(wanted, muxed.send_window)
+                muxed.send_window -= size
+                return int(size)
+            await window_change(muxed)
 
     async def aclose(self) -> None:
         """Resets the stream, so that nothing of it is left on either side."""

@@ -5,29 +5,56 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
 
+log = logging.getLogger(__name__)
+
 #: A frame that cannot be written for this long has a peer whose connection is stuck.
 _FRAME_DEADLINE_S: Final = 30.0
+#: Open streams of one connection; a peer needs fewer than ten.
+_MAX_STREAMS: Final = 64
+#: How far a peer may overrun its window before it is taken for hostile.
+_WINDOW_SLACK: Final = 256 << 10
+_CLOSE_DEADLINE_S: Final = 1.0
 _QUIET: Final = ("libp2p", "multiaddr", "async_service")
 
 
+@functools.cache
 def apply() -> None:
     """Imports libp2p, which takes about half a second, and mends it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from libp2p.host import ping
+        from libp2p.io import msgio
         from libp2p.network import swarm
-        from libp2p.stream_muxer.yamux.yamux import Yamux
+        from libp2p.network.connection.swarm_connection import SwarmConn
+        from libp2p.stream_muxer.yamux import yamux
+        from libp2p.tools.anyio_service.trio_manager import TrioManager
+        from libp2p.utils import varint
 
     # Each successful dial waited a quarter of a second for addresses that could be better.
     swarm._HAPPY_EYEBALLS_DELAY = 0
-    Yamux._write_frame = _write_whole_frame
+    for module in (ping, msgio, varint):
+        module.read_exactly = _read_exactly
+    yamux.read_exactly = _read_and_note
+    yamux.Yamux._write_frame = _write_whole_frame
+    yamux.Yamux.__init__ = _with_bounded_buffers(yamux.Yamux.__init__)
+    for name in ("send_window", "closed"):
+        setattr(yamux.YamuxStream, name, _observed(name))
+    swarm.Swarm._do_handle_inbound_connection = _keep_inbound_connection
+    SwarmConn._handle_muxed_stream = _contained_stream(SwarmConn._handle_muxed_stream)
+    TrioManager.run_task = _with_contained_tasks(TrioManager.run_task)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+# --- frames
 
 
 async def _write_whole_frame(self: Any, data: bytes) -> None:
@@ -39,3 +66,161 @@ async def _write_whole_frame(self: Any, data: bytes) -> None:
             await self._cleanup_on_error()
             raise trio.BrokenResourceError("a frame could not be written")
     await trio.lowlevel.checkpoint()
+
+
+async def _read_exactly(reader: Any, n: int, retry_count: int = 0) -> bytes:  # noqa: ARG001 — the library's signature
+    """The library's own gives up after a hundred short reads, which a slow path makes of one frame."""
+    from libp2p.io.exceptions import IncompleteReadError
+
+    data = bytes(await reader.read(n))
+    if len(data) == n:
+        return data
+    whole = bytearray(data)
+    while data and len(whole) < n:
+        data = await reader.read(n - len(whole))
+        whole += data
+    if len(whole) < n:
+        raise IncompleteReadError(f"the end came after {len(whole)} of {n} bytes", n, len(whole))
+    return bytes(whole)
+
+
+async def _read_and_note(reader: Any, n: int, retry_count: int = 0) -> bytes:
+    """Notes on a secured connection when something last came over it, whatever it was."""
+    data = await _read_exactly(reader, n, retry_count)
+    reader.heard_at = trio.current_time()
+    return data
+
+
+# --- flow control
+
+
+def _observed(name: str) -> property:
+    """An attribute of a yamux stream whose change wakes who waits in `window_change`.
+
+    The library itself sleeps for 10 ms at the end of a window and gives up after 5 s.
+    """
+    hidden = f"_observed_{name}"
+
+    def get(self: Any) -> Any:
+        return self.__dict__[hidden]
+
+    def change(self: Any, value: Any) -> None:
+        self.__dict__[hidden] = value
+        if (changed := self.__dict__.pop("_window_changed", None)) is not None:
+            changed.set()
+
+    return property(get, change)
+
+
+async def window_change(stream: Any) -> None:
+    """Waits until a yamux stream may send more, or is closed."""
+    if "_window_changed" not in stream.__dict__:
+        stream._window_changed = trio.Event()
+    await stream._window_changed.wait()
+
+
+class _Buffer(bytearray):
+    """What has come on a stream and waits to be read. A peer that sends more than it was allowed is cut off."""
+
+    def __init__(self, connection: Any, stream_id: int) -> None:
+        super().__init__()
+        self._connection = connection
+        self._stream_id = stream_id
+
+    def extend(self, data: Any) -> None:
+        stream = self._connection.streams.get(self._stream_id)
+        if stream is not None and len(data) > stream.recv_window + _WINDOW_SLACK:
+            log.warning("%s sends past its window; dropping it", self._connection.peer_id)
+            self._connection.event_shutting_down.set()
+            raise OverflowError("more came than was allowed")
+        super().extend(data)
+
+
+class _Buffers(dict[int, bytearray]):
+    def __init__(self, connection: Any) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def __setitem__(self, stream_id: int, _empty: bytearray) -> None:
+        super().__setitem__(stream_id, _Buffer(self._connection, stream_id))
+
+
+def _with_bounded_buffers(inner: Callable[..., None]) -> Callable[..., None]:
+    """The library logs that a peer exceeds its window, and goes on to keep whatever it sends."""
+
+    @functools.wraps(inner)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        inner(self, *args, **kwargs)
+        self.stream_buffers = _Buffers(self)
+
+    return init
+
+
+# --- what one peer does must not reach the others
+
+
+def _contained_stream(inner: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[None]]:
+    """Bounds the streams of a connection, and ends with a stream whatever its handler raises.
+
+    An exception that escaped one, such as a malformed GossipSub message, ended the whole host.
+    """
+
+    async def handle(self: Any, stream: Any) -> None:
+        try:
+            if len(self.streams) >= _MAX_STREAMS:
+                await stream.reset()
+            else:
+                await inner(self, stream)
+        except* Exception as error:
+            log.debug("a stream of %s ended: %r", self.muxed_conn.peer_id, error)
+            with trio.move_on_after(_CLOSE_DEADLINE_S):
+                await _quietly(stream.reset)
+
+    return handle
+
+
+def _with_contained_tasks(run_task: Callable[..., None]) -> Callable[..., None]:
+    """The tasks that a service makes for a peer or a message end alone; they ended the service, and so the host."""
+
+    @functools.wraps(run_task)
+    def run(self: Any, task: Any, *args: Any, daemon: bool = False, name: str | None = None, **rest: Any) -> None:
+        whole = daemon or rest.get("_internal", False)
+        run_task(self, task if whole else _contained_task(task), *args, daemon=daemon, name=name, **rest)
+
+    return run
+
+
+def _contained_task(task: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(task)
+    async def run(*args: Any) -> None:
+        try:
+            await task(*args)
+        except* Exception as error:
+            log.debug("a task of libp2p ended: %r", error)
+
+    return run
+
+
+async def _keep_inbound_connection(self: Any, stream: Any, address: Any, _event: Any) -> None:
+    """Upgrades a connection and stays until it is closed, as the one who holds its place among the inbound ones.
+
+    The library's own stays until the host ends: after 250 connections, however short, nobody was let in any more.
+    """
+    from libp2p.network.connection.raw_connection import RawConnection
+
+    connection = RawConnection(stream, False)
+    try:
+        muxed = await self.upgrade_inbound_raw_conn(connection, address)
+        await muxed.event_closed.wait()
+    except* Exception as error:
+        log.debug("an inbound connection ended: %r", error)
+    finally:
+        with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True):
+            await _quietly(connection.close)
+
+
+async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await close()
+    except Exception as error:
+        log.debug("closing: %r", error)
