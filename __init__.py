@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AccelError", "AsyncClient", "Client", "JobError", "__version__"]
+__all__ = ["AccelError", "AsyncClient", "Client", "Generation", "JobError", "__version__"]
 
 _HOMES = {
     "AccelError": "ipfs_accel_node.protocols.errors",
     "JobError": "ipfs_accel_node.protocols.errors",
+    "Generation": "ipfs_accel_node.node.client_text",
     "Client": "ipfs_accel_node.node.client",
     "AsyncClient": "ipfs_accel_node.node.async_client",
 }
@@ -23,6 +24,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from ipfs_accel_node.node.async_client import AsyncClient
     from ipfs_accel_node.node.client import Client
+    from ipfs_accel_node.node.client_text import Generation
     from ipfs_accel_node.protocols.errors import AccelError, JobError
 
 

@@ -18,21 +18,23 @@ from .interface import BackendError, LoadOptions
 
 log = logging.getLogger(__name__)
 
+#: What openvino-genai looks for in a folder.
+MODEL_FILE: Final = "openvino_model.xml"
 _TIMEOUT_S: Final = 900.0
 _VERSIONED: Final = ("openvino", "optimum-intel", "transformers")
 
 
 def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
-    """The folder with `model.xml` for OpenVINO. Raises BackendError conversion-failed, backend-missing."""
+    """The folder with the model for OpenVINO. Raises BackendError conversion-failed, backend-missing."""
     target = options.cache / _key(options.key, task)
-    if (target / "model.xml").exists():
+    if (target / MODEL_FILE).exists():
         return target
     options.progress("converting", 0, 1)
     aside = options.cache / f"{target.name}.{uuid4().hex[:8]}.tmp"
     aside.mkdir(parents=True)
     try:
         _run(folder, aside, task)
-        if not (target / "model.xml").exists():
+        if not (target / MODEL_FILE).exists():
             os.replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -56,7 +58,7 @@ def _run(folder: Path, target: Path, task: str) -> None:
                 child.stdin.close()
         output.seek(0)
         said = output.read().decode(errors="replace")
-    if status or not (target / "model.xml").exists():
+    if status or not (target / MODEL_FILE).exists():
         log.warning("converting failed:\n%s", said[-4000:])
         last = (said.strip().splitlines() or [f"status {status}"])[-1]
         raise BackendError("conversion-failed", f"converting to OpenVINO failed: {last[:300]}", "The log says more.")

@@ -14,9 +14,12 @@ import sys
 import threading
 from pathlib import Path
 
+from .conversion import MODEL_FILE
 from .interface import BackendError
 from .loading import inspect
 
+#: task → the class of optimum-intel that exports it.
+_CLASSES = {"feature-extraction": "OVModelForFeatureExtraction", "text-generation": "OVModelForCausalLM"}
 _MEMORY_FACTOR = 8
 _MEMORY_BASE = 12 << 30
 
@@ -25,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, choices=sorted(_CLASSES))
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -46,14 +49,13 @@ def _end_with_parent() -> None:
 
 def _convert(folder: Path, target: Path, task: str) -> None:
     import openvino as ov
-    from optimum.intel import OVModelForFeatureExtraction
+    from optimum import intel
 
-    if task != "feature-extraction":
-        sys.exit(f"{task} is not converted yet")
-    model = OVModelForFeatureExtraction.from_pretrained(
+    cls = getattr(intel, _CLASSES[task])
+    model = cls.from_pretrained(
         str(folder), export=True, compile=False, load_in_8bit=False, trust_remote_code=False, local_files_only=True
     )
-    ov.save_model(model.model, target / "model.xml", compress_to_fp16=False)
+    ov.save_model(model.model, target / MODEL_FILE, compress_to_fp16=False)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A model of it is a folder with a `config.json`:
 
     {"model_type": "echo", "echo": {"work_ms": 5, "load_hold": "/a/folder"}}
 
-`work_ms` is how long a job takes. A job that asks for `hold` waits until `<hold_dir>/<hold>.go` appears, having
-written `<hold>.held`, so that a test can act at an exact stage.
+`work_ms` is how long a job takes. A job that asks for `hold` (`compute`, `token-3`) waits at that stage until
+`<hold_dir>/<hold>.go` appears, having written `<hold>.held`, so that a test can act at an exact moment.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .interface import BackendError, DeviceInfo, LoadOptions, Output, never_cancelled
+from .families.samples import SIZES, text_of
+from .interface import BackendError, DeviceInfo, LoadOptions, Output, RunContext, Sample, never_cancelled
 
 _LONGEST_HOLD_S = 60.0
 _LOOK_EVERY_S = 0.005
 
 
 class EchoModel:
-    """Answers `{"echo": inputs}` after `work_ms`."""
+    """Answers `{"echo": inputs}` after `work_ms`; asked for `tokens`, it gives out so many, one every `token_ms`."""
 
     task = "echo"
     precision = "none"
@@ -34,21 +35,39 @@ class EchoModel:
         self._work_ms = work_ms
         self.details: dict[str, Any] = {"implementation": "echo", "device": "none", "library": "echo"}
 
-    def run(self, inputs: Any, params: dict[str, Any], *, cancelled: Callable[[], bool] = never_cancelled) -> Output:
+    def run(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Output:
         began = time.perf_counter()
-        if params.get("hold") == "compute":
-            hold("compute", Path(str(params.get("hold_dir", "."))), cancelled)
-        _wait(time.monotonic() + float(params.get("work_ms", self._work_ms)) / 1000, cancelled)
+        self._hold(params, "compute", context)
+        _wait(time.monotonic() + float(params.get("work_ms", self._work_ms)) / 1000, context.cancelled)
+        value = {"echo": inputs, "process": os.getpid(), **self._stream(params, context)}
         return Output(
-            {"echo": inputs, "process": os.getpid()},
+            value,
             {"preprocess_s": 0.0, "compute_s": time.perf_counter() - began, "postprocess_s": 0.0},
+            {"output_tokens": len(value.get("token_ids", ()))},
         )
 
-    def sample(self, units: int) -> Any:
-        return "x" * units
+    def samples(self) -> list[Sample]:
+        return [Sample(text_of(size), {}, size) for size in SIZES]
 
     def close(self) -> None:
         pass
+
+    def _stream(self, params: dict[str, Any], context: RunContext) -> dict[str, Any]:
+        """Token n has the id n and the text `n `, so that a test sees whether one is missing or came twice."""
+        if not (count := int(params.get("tokens", 0))):
+            return {}
+        ids = list(context.prefix.token_ids)
+        while len(ids) < count:
+            place = len(ids)
+            self._hold(params, f"token-{place}", context)
+            _wait(time.monotonic() + float(params.get("token_ms", 0)) / 1000, context.cancelled)
+            context.emit(place, [place], f"{place} ")
+            ids.append(place)
+        return {"token_ids": ids, "generated_text": "".join(f"{each} " for each in ids)}
+
+    def _hold(self, params: dict[str, Any], name: str, context: RunContext) -> None:
+        if params.get("hold") == name:
+            hold(name, Path(str(params.get("hold_dir", "."))), context.cancelled)
 
 
 class EchoBackend:

@@ -24,6 +24,14 @@ def never_cancelled() -> bool:
     return False
 
 
+#: (offset of the first token, token ids, the text that they add), as soon as it is certain.
+Emit = Callable[[int, list[int], str], None]
+
+
+def no_emit(offset: int, token_ids: list[int], text: str) -> None:
+    """For callers that wait for the whole output."""
+
+
 class BackendError(Exception):
     """Loading or computing failed in a way that has a name.
 
@@ -77,6 +85,33 @@ class Output:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Output that an earlier attempt at the same job has given out: its token ids, and how many characters of text."""
+
+    token_ids: tuple[int, ...] = ()
+    characters: int = 0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run heeds and tells while it computes. Output goes on after `prefix`, whose tokens are never emitted."""
+
+    cancelled: Callable[[], bool] = never_cancelled
+    emit: Emit = no_emit
+    prefix: Prefix = Prefix()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs and parameters to measure with: `units` of input (bytes of text), `outputs` tokens to be written."""
+
+    inputs: Any
+    params: dict[str, Any]
+    units: int
+    outputs: int = 0
+
+
 class LoadedModel(Protocol):
     """A model in memory. `run` may be called from one thread at a time."""
 
@@ -86,12 +121,12 @@ class LoadedModel(Protocol):
     #: implementation, library versions, device, and how the folder was understood.
     details: dict[str, Any]
 
-    def run(self, inputs: Any, params: dict[str, Any], *, cancelled: Callable[[], bool] = never_cancelled) -> Output:
+    def run(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Output:
         """Raises BackendError bad-input for inputs or params that do not fit, cancelled when told to stop."""
         ...
 
-    def sample(self, units: int) -> Any:
-        """Inputs for measuring, of about `units` units of work (bytes of text)."""
+    def samples(self) -> list[Sample]:
+        """What to measure with: at least two sizes of input, and two lengths of output where there is any."""
         ...
 
     def close(self) -> None: ...

@@ -36,6 +36,9 @@ TASKS: Final = {
     "mpnet": "feature-extraction",
     "roberta": "feature-extraction",
     "xlm-roberta": "feature-extraction",
+    "gpt2": "text-generation",
+    "llama": "text-generation",
+    "opt": "text-generation",
 }
 
 
@@ -83,7 +86,7 @@ def inspect(folder: Path) -> ModelFacts:
     if task == "echo":
         return ModelFacts(folder, model_type, task, config)
     tensors = read_tensors(folder)
-    _check_shapes(config, tensors)
+    _check_shapes(model_type, config, tensors)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     return ModelFacts(folder, model_type, task, config, tensors, int(parameters * 4 * _MEMORY_FACTOR) + _MEMORY_BASE)
 
@@ -179,25 +182,46 @@ def _check_header(name: str, header: dict[str, Any], data_size: int) -> dict[str
     return tensors
 
 
-def _check_shapes(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+@dataclass(frozen=True)
+class _Dimensions:
+    """What a configuration calls its sizes, and the ends of the names of the tensors that have them."""
+
+    hidden: tuple[str, ...] = ("hidden_size", "dim")
+    layers: tuple[str, ...] = ("num_hidden_layers", "n_layers")
+    intermediate: tuple[str, ...] = ("intermediate_size", "hidden_dim")
+    embedding: str = "word_embeddings.weight"
+    layer: str = "layer"
+
+
+_DIMENSIONS: Final = {
+    "llama": _Dimensions(embedding="embed_tokens.weight", layer="layers"),
+    "opt": _Dimensions(
+        hidden=("word_embed_proj_dim",), intermediate=("ffn_dim",), embedding="embed_tokens.weight", layer="layers"
+    ),
+    "gpt2": _Dimensions(hidden=("n_embd",), layers=("n_layer",), embedding="wte.weight", layer="h"),
+}
+
+
+def _check_shapes(model_type: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """What the configuration would have an engine allocate is what the file holds."""
-    hidden, vocabulary, layers = (_count(config, *names) for names in _DIMENSIONS)
-    embedding = next((each for name, each in tensors.items() if name.endswith("word_embeddings.weight")), None)
+    names = _DIMENSIONS.get(model_type, _Dimensions())
+    hidden, vocabulary = _count(config, *names.hidden), _count(config, "vocab_size")
+    embedding = next((each for name, each in tensors.items() if name.endswith(names.embedding)), None)
     if embedding is None or embedding.shape != (vocabulary, hidden):
         _not_a_model(f"config.json says {vocabulary} x {hidden} embeddings, and the weights have another shape")
-    found = {_layer_of(name) for name in tensors} - {-1}
+    layers = _count(config, *names.layers)
+    found = {_layer_of(name, names.layer) for name in tensors} - {-1}
     if found != set(range(layers)):
         _not_a_model(f"config.json says {layers} layers, and the weights have {len(found)}")
-    intermediate = _count(config, "intermediate_size", "hidden_dim")
+    intermediate = _intermediate(model_type, config, names)
     if not any(intermediate in tensor.shape for tensor in tensors.values()):
         _not_a_model(f"config.json says an intermediate size of {intermediate}, and no weight has it")
 
 
-_DIMENSIONS: Final = (
-    ("hidden_size", "dim"),
-    ("vocab_size",),
-    ("num_hidden_layers", "n_layers"),
-)
+def _intermediate(model_type: str, config: dict[str, Any], names: _Dimensions) -> int:
+    if model_type == "gpt2":
+        return _count(config, "n_inner") if config.get("n_inner") is not None else 4 * _count(config, "n_embd")
+    return _count(config, *names.intermediate)
 
 
 def _count(config: dict[str, Any], *names: str) -> int:
@@ -207,10 +231,9 @@ def _count(config: dict[str, Any], *names: str) -> int:
     return value
 
 
-def _layer_of(name: str) -> int:
-    parts = name.split(".")
-    for before, number in itertools.pairwise(parts):
-        if before == "layer" and number.isdecimal():
+def _layer_of(name: str, called: str) -> int:
+    for before, number in itertools.pairwise(name.split(".")):
+        if before == called and number.isdecimal():
             return int(number)
     return -1
 

@@ -9,16 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from .conversion import ensure_converted
+from .conversion import MODEL_FILE, ensure_converted
 from .families.sentence import Encode, Ids, SentenceModel, States
+from .families.text import TextModel
 from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
-from .loading import inspect
+from .loading import ModelFacts, inspect
+from .openvino_text import generating, open_pipeline
 
 log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = ("f32", "bf16")
 _DEVICE: Final = "CPU"
+_TASKS: Final = ("feature-extraction", "text-generation")
 
 
 class OpenVinoBackend:
@@ -41,9 +44,7 @@ class OpenVinoBackend:
             raise BackendError("backend-missing", "OpenVINO computes a wrong product here", "Install another release.")
         version = ov.__version__.split("-")[0]
         device = str(core.get_property(_DEVICE, "FULL_DEVICE_NAME")) or cpu_name()
-        return DeviceInfo(
-            f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, ("feature-extraction",)
-        )
+        return DeviceInfo(f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, _TASKS)
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         if options.precision not in _PRECISIONS:
@@ -52,16 +53,24 @@ class OpenVinoBackend:
         converted = ensure_converted(folder, facts.task, options)
         options.progress("loading", 0, 1)
         before = resident_bytes()
-        compiled = _compile(converted, options)
+        load = _text_model if facts.task == "text-generation" else _sentence_model
+        model = load(facts, converted, options)
         options.progress("loading", 1, 1)
         weights = sum(tensor.size for tensor in facts.tensors.values())
-        return SentenceModel(
-            facts,
-            _encoding(compiled),
-            _details(compiled, options),
-            options.precision,
-            max(resident_bytes() - before, weights),
-        )
+        model.memory_bytes = max(resident_bytes() - before, weights)
+        return model
+
+
+def _sentence_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+    compiled = _compile(converted, options)
+    details = _details("OpenVINO CompiledModel", options, compiled)
+    return SentenceModel(facts, _encoding(compiled), details, options.precision, 0)
+
+
+def _text_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+    pipeline = open_pipeline(converted, _DEVICE, options)
+    details = _details("openvino-genai ContinuousBatchingPipeline", options)
+    return TextModel(facts, generating(pipeline), details, options.precision, 0)
 
 
 def _compile(converted: Path, options: LoadOptions) -> Any:
@@ -70,7 +79,7 @@ def _compile(converted: Path, options: LoadOptions) -> Any:
 
     try:
         return ov.Core().compile_model(
-            converted / "model.xml",
+            converted / MODEL_FILE,
             _DEVICE,
             {
                 "INFERENCE_PRECISION_HINT": options.precision,
@@ -98,15 +107,20 @@ def _encoding(compiled: Any) -> Encode:
     return encode
 
 
-def _details(compiled: Any, options: LoadOptions) -> dict[str, Any]:
+def _details(implementation: str, options: LoadOptions, compiled: Any = None) -> dict[str, Any]:
+    """What a compiled model says of itself; a pipeline hides its own, and is what it was asked to be."""
     import openvino as ov
 
     version = ov.__version__.split("-")[0]
+    device, precision = _DEVICE, options.precision
+    if compiled is not None:
+        device = ",".join(map(str, compiled.get_property("EXECUTION_DEVICES")))
+        precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
     return {
-        "implementation": "OpenVINO CompiledModel",
+        "implementation": implementation,
         "library": f"openvino {version}",
         "versions": {"openvino": version},
-        "device": ",".join(map(str, compiled.get_property("EXECUTION_DEVICES"))),
-        "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string()),
+        "device": device,
+        "precision": precision,
         "threads": options.threads,
     }

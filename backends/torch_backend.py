@@ -10,14 +10,18 @@ from typing import Any, Final
 import numpy as np
 
 from .families.sentence import Encode, Ids, SentenceModel, States
+from .families.text import TextModel
 from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import inspect
 from .onednn import prefer_onednn
+from .torch_text import generating
 
 log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = ("f32", "bf16")
+#: task → the class of transformers that loads it.
+_CLASSES: Final = {"feature-extraction": "AutoModel", "text-generation": "AutoModelForCausalLM"}
 
 
 class TorchBackend:
@@ -32,7 +36,7 @@ class TorchBackend:
         if not torch.equal(left @ left.T, torch.tensor([[5.0, 14.0], [14.0, 50.0]])):
             raise BackendError("backend-missing", "torch computes a wrong product here", "Install another build of it.")
         return DeviceInfo(
-            self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, ("feature-extraction",)
+            self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, tuple(_CLASSES)
         )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
@@ -44,25 +48,24 @@ class TorchBackend:
         torch.set_num_threads(options.threads)
         options.progress("loading", 0, 1)
         before = resident_bytes()
-        model = _load_encoder(folder, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+        dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+        model = _load(folder, _CLASSES[facts.task], dtype)
         linear = prefer_onednn(model) if options.precision == "f32" else 0
         options.progress("loading", 1, 1)
-        return SentenceModel(
-            facts,
-            _encoding(model),
-            _details(model, options, linear),
-            options.precision,
-            max(resident_bytes() - before, sum(p.numel() * p.element_size() for p in model.parameters())),
-        )
+        memory = max(resident_bytes() - before, sum(p.numel() * p.element_size() for p in model.parameters()))
+        details = _details(model, options, linear)
+        if facts.task == "text-generation":
+            return TextModel(facts, generating(model), details, options.precision, memory)
+        return SentenceModel(facts, _encoding(model), details, options.precision, memory)
 
 
-def _load_encoder(folder: Path, dtype: Any) -> Any:
-    """The encoder with every weight from the file; transformers alone would fill what is missing at random."""
-    from transformers import AutoModel
+def _load(folder: Path, cls: str, dtype: Any) -> Any:
+    """The model with every weight from the file; transformers alone would fill what is missing at random."""
+    import transformers
 
     began = time.perf_counter()
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = getattr(transformers, cls).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,

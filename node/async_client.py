@@ -11,17 +11,17 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import anyio
 from anyio.abc import TaskGroup
 
 from ..protocols import values
 from ..protocols.errors import JobError, ProtocolError
-from ..protocols.inference import Request
 from ..protocols.inference_session import ResultReceived, Session
-from .async_connection import AsyncConnection, connect
+from .async_connection import AsyncConnection, OnChunk, connect
 from .async_jobs import AsyncJob, Completed
+from .async_stream import AsyncTextStream
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
     QUESTION_TIMEOUT_S,
@@ -34,10 +34,14 @@ from .client_requests import (
     sockets_of,
     value_of,
 )
+from .client_text import Asked, Generation, Prompt, TextOptions, ask
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+AnyJob = TypeVar("AnyJob", bound=AsyncJob)
 
 
 class AsyncClient:
@@ -79,14 +83,14 @@ class AsyncClient:
         *,
         timeout: float | None = None,
         on: str | None = None,
-        job_id: bytes | None = None,
+        job_id: bytes | str | None = None,
         on_progress: OnProgress | None = None,
         **params: Any,
     ) -> Completed:
         """Runs a job to its end; the arguments are those of `Client.submit`. Raises JobError, AccelError."""
         seconds = checked_timeout(timeout, self._timeout)
         request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
-        return await self._complete(request, payload, seconds, on_progress)
+        return await self._complete(Asked(request, payload, seconds), on_progress)
 
     async def submit(
         self,
@@ -96,18 +100,14 @@ class AsyncClient:
         *,
         timeout: float | None = None,
         on: str | None = None,
-        job_id: bytes | None = None,
+        job_id: bytes | str | None = None,
         on_progress: OnProgress | None = None,
         **params: Any,
     ) -> AsyncJob:
         """Sends a job on its way; the arguments are those of `Client.submit`. Raises AccelError for bad ones."""
         seconds = checked_timeout(timeout, self._timeout)
         request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
-        await self._connection()
-        job = AsyncJob(request.job_id)
-        if self._tasks is not None:
-            self._tasks.start_soon(job.run, partial(self._complete, request, payload, seconds, on_progress))
-        return job
+        return await self._start(AsyncJob(request.job_id), Asked(request, payload, seconds), on_progress)
 
     async def embed(
         self,
@@ -131,6 +131,34 @@ class AsyncClient:
         )
         vectors: NDArray[np.float32] = completed.value
         return vectors
+
+    @overload
+    async def generate(
+        self, model: str, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[TextOptions]
+    ) -> Generation: ...
+
+    @overload
+    async def generate(
+        self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
+    ) -> AsyncTextStream: ...
+
+    async def generate(
+        self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
+    ) -> Generation | AsyncTextStream:
+        """Text that a model writes; it survives the node that computes it. As `Client.generate`."""
+        asked = ask(model, prompt, options, default_timeout=self._timeout, stream=stream)
+        on_progress = options.get("on_progress")
+        if stream:
+            text = AsyncTextStream(asked)
+            return await self._start(text, asked, on_progress, text.take)
+        completed = await self._complete(asked, on_progress)
+        return Generation.of(completed.value, completed.report)
+
+    async def resume(self, stream: AsyncTextStream, *, on_progress: OnProgress | None = None) -> AsyncTextStream:
+        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
+        asked = stream.asked.going_on_from(stream.delivered)
+        text = AsyncTextStream(asked, stream)
+        return await self._start(text, asked, on_progress, text.take)
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(await self._ask("status", timeout))
@@ -161,12 +189,25 @@ class AsyncClient:
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
 
+    async def _start(
+        self, job: AnyJob, asked: Asked, on_progress: OnProgress | None, on_chunk: OnChunk | None = None
+    ) -> AnyJob:
+        """Lets the job go on beside the task that submits it."""
+        await self._connection()
+        if self._tasks is not None:
+            self._tasks.start_soon(job.run, partial(self._complete, asked, on_progress, on_chunk))
+        return job
+
     async def _complete(
-        self, request: Request, payload: bytes, seconds: float, on_progress: OnProgress | None
+        self, asked: Asked, on_progress: OnProgress | None, on_chunk: OnChunk | None = None
     ) -> Completed:
         connection = await self._connection()
         answer = await connection.exchange(
-            lambda session: session.request(request, payload), on_progress, seconds, renewed=False
+            lambda session: session.request(asked.request, asked.payload),
+            on_progress,
+            asked.seconds,
+            renewed=False,
+            on_chunk=on_chunk,
         )
         return Completed(_unpacked(answer), answer.report)
 

@@ -14,6 +14,7 @@ from anyio.abc import SocketStream
 from ..protocols.errors import AccelError, JobError, ProtocolError
 from ..protocols.inference_session import (
     Answer,
+    ChunkReceived,
     FailedReceived,
     ProgressReceived,
     RefusedReceived,
@@ -32,6 +33,8 @@ from .client_requests import (
     not_running,
     tell,
 )
+
+OnChunk = Callable[[ChunkReceived], None]
 
 _READ_SIZE: Final = 1 << 18
 _CONNECT_DEADLINE_S: Final = 5.0
@@ -56,6 +59,7 @@ async def connect(places: Iterable[Path]) -> SocketStream:
 @dataclass(eq=False)
 class _Waiting:
     on_progress: OnProgress | None
+    on_chunk: OnChunk | None = None
     changed: anyio.Event = field(default_factory=anyio.Event)
     answer: ResultReceived | AccelError | None = None
 
@@ -83,17 +87,24 @@ class AsyncConnection:
             self._end(error)
 
     async def exchange(
-        self, begin: Callable[[Session], int], on_progress: OnProgress | None, seconds: float, *, renewed: bool
+        self,
+        begin: Callable[[Session], int],
+        on_progress: OnProgress | None,
+        seconds: float,
+        *,
+        renewed: bool,
+        on_chunk: OnChunk | None = None,
     ) -> ResultReceived:
         """The answer to the request that `begin` opens. Leaving early cancels it at the node.
 
         Args:
+            on_chunk: is given each chunk of a streamed output, and must not wait.
             seconds: how long it may take; when `renewed`, how long it may be silent.
         """
         if self.closed:
             raise node_lost()
         request_id = begin(self._session)
-        waiting = self._waiting[request_id] = _Waiting(on_progress)
+        waiting = self._waiting[request_id] = _Waiting(on_progress, on_chunk)
         self._to_write.set()
         try:
             return await _answer_of(waiting, seconds, renewed=renewed)
@@ -136,6 +147,8 @@ class AsyncConnection:
                 waiting.answer = event
             case FailedReceived() | RefusedReceived():
                 waiting.answer = error_of(event)
+            case ChunkReceived() if waiting.on_chunk is not None:
+                waiting.on_chunk(event)
             case ProgressReceived(_, state, done, total, note) if waiting.on_progress is not None:
                 if not tell(waiting.on_progress, state, done, total, note):
                     waiting.on_progress = None

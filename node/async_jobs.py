@@ -43,9 +43,7 @@ class AsyncJob:
 
     def cancel(self) -> None:
         """Stops the job wherever it computes; `result` then raises JobError cancelled."""
-        if not self.done():
-            self._outcome = JobError(ErrorCode.CANCELLED, "the job was cancelled")
-            self._scope.cancel()
+        self._give_up(JobError(ErrorCode.CANCELLED, "the job was cancelled"))
 
     def done(self) -> bool:
         return self._ended.is_set()
@@ -54,6 +52,14 @@ class AsyncJob:
     def report(self) -> dict[str, Any]:
         """Who computed it, on what, how long it took, which candidates there were; empty until the result is there."""
         return self._outcome.report if isinstance(self._outcome, Completed) else {}
+
+    def _give_up(self, error: AccelError) -> None:
+        if not self.done():
+            self._outcome = error
+            self._scope.cancel()
+
+    def _ended_with(self, outcome: Completed | AccelError) -> None:
+        """For what has to be done before anybody hears of the end."""
 
     async def run(self, work: Callable[[], Awaitable[Completed]]) -> None:
         """The job's life, in its client's task group."""
@@ -64,3 +70,4 @@ class AsyncJob:
             self._outcome = error
         finally:
             self._ended.set()
+            self._ended_with(self._outcome)

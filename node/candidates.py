@@ -6,19 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from ..protocols.advert import Offer
 from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.work import Work
 from .content.cid import format_cid
 from .identity_card import IdentityCard
 from .mesh.directory import Directory, Peer
-from .mesh.routing import Candidate, Prediction
+from .mesh.routing import Candidate, Prediction, predict
 from .serving.service import ServingService
 
 #: Observed speed counts fully when fresh and half as much after this many seconds.
 _OBSERVATION_HALF_LIFE_S = 60.0
 _OBSERVATION_WEIGHT = 0.2
+_OUTPUTS_WEIGHT = 0.2
 _RATIO_BOUNDS = (1 / 8, 8.0)
 #: How long a candidate that failed comes last.
 _PENALTY_S = 10.0
@@ -64,6 +67,7 @@ class CandidateBook:
         self._observed: dict[Key, _Observation] = defaultdict(_Observation)
         self._outstanding: dict[object, tuple[str, str, float, float]] = {}
         self._failed: dict[tuple[str, str], float] = {}
+        self._outputs: dict[bytes, float] = {}
 
     def candidates(self, cid: bytes, task: str, on: str | None) -> list[Candidate]:
         """Everyone who could run `task` of the model `cid`, in no order; `on` leaves one node of them."""
@@ -103,13 +107,23 @@ class CandidateBook:
         finally:
             del self._outstanding[token]
 
-    def observe(self, cid: bytes, prediction: Prediction, seconds: float) -> None:
-        """Learns from a job that ran warm; a cold one says nothing of the model's speed."""
+    def observe(self, cid: bytes, prediction: Prediction, done: Work, seconds: float) -> None:
+        """Learns from a job that ran warm, by the work it really was; a cold one says nothing of the model's speed."""
         chosen = prediction.candidate
-        if chosen.speed is None or not chosen.warm or prediction.total_s <= 0:
+        predicted_s = predict(done, chosen).total_s
+        if chosen.speed is None or not chosen.warm or predicted_s <= 0:
             return
-        raw_ratio = seconds / prediction.total_s * chosen.observed_ratio
+        raw_ratio = seconds / predicted_s * chosen.observed_ratio
         self._observed[chosen.peer_id, chosen.backend, cid].add(raw_ratio, self._clock())
+
+    def wrote(self, cid: bytes, outputs: int) -> None:
+        """Learns how long this model's outputs are."""
+        mean = self._outputs.get(cid, float(outputs))
+        self._outputs[cid] = mean + _OUTPUTS_WEIGHT * (outputs - mean)
+
+    def expected_outputs(self, cid: bytes) -> float:
+        """The running mean of this model's outputs in tokens; infinite before the first."""
+        return self._outputs.get(cid, inf)
 
     def failed(self, prediction: Prediction, error: AccelError) -> None:
         """Puts a candidate last for a while; one that was merely full is not to blame."""

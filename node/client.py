@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from ..protocols import values
 from ..protocols.errors import ErrorCode, JobError
@@ -31,12 +31,17 @@ from .client_requests import (
     node_lost,
     sockets_of,
 )
+from .client_stream import TextStream
+from .client_text import Asked, Generation, Prompt, TextOptions, ask
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Client", "Job"]
+__all__ = ["Client", "Generation", "Job", "TextStream"]
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 class Client:
@@ -83,7 +88,7 @@ class Client:
         *,
         timeout: float | None = None,
         on: str | None = None,
-        job_id: bytes | None = None,
+        job_id: bytes | str | None = None,
         on_progress: OnProgress | None = None,
         **params: Any,
     ) -> Job:
@@ -95,7 +100,7 @@ class Client:
             inputs: plain values and numpy arrays.
             timeout: seconds the job may take in all; the client's own, or else 300, when None.
             on: a node's name or peer id, or "local", to force where it runs.
-            job_id: 16 bytes, made up when None.
+            job_id: 16 bytes, or `Job.job_id` to ask for the same job again; made up when None.
             on_progress: called with (state, done, total, note) in the reader's thread, so it must not wait.
 
         Raises:
@@ -103,9 +108,7 @@ class Client:
         """
         seconds = checked_timeout(timeout, self._timeout)
         request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
-        job = Job(request.job_id, seconds, on_progress)
-        self._open(job, lambda session: session.request(request, payload))
-        return job
+        return self._send(Job(request.job_id, seconds, on_progress), Asked(request, payload, seconds))
 
     def embed(
         self,
@@ -133,6 +136,45 @@ class Client:
         )
         vectors: NDArray[np.float32] = _waited(job)
         return vectors
+
+    @overload
+    def generate(
+        self, model: str, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[TextOptions]
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
+    ) -> TextStream: ...
+
+    def generate(
+        self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
+    ) -> Generation | TextStream:
+        """Text that a model writes; it survives the node that computes it.
+
+        Args:
+            prompt: a text to go on from, or messages `[{"role": "user", "content": "…"}]` to answer.
+            stream: give a `TextStream` to read from while it is written, instead of waiting for the whole.
+            options: see `TextOptions`: max_new_tokens, temperature, top_p, top_k, seed, stop, timeout, …
+
+        Raises:
+            JobError: why there is no text.
+            AccelError: not-running, bad-input, too-large.
+        """
+        asked = ask(model, prompt, options, default_timeout=self._timeout, stream=stream)
+        if stream:
+            return self._send(TextStream(asked, options.get("on_progress")), asked)
+        job = self._send(Job(asked.request.job_id, asked.seconds, options.get("on_progress")), asked)
+        return Generation.of(_waited(job), job.report)
+
+    def resume(self, stream: TextStream, *, on_progress: OnProgress | None = None) -> TextStream:
+        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
+        asked = stream.asked.going_on_from(stream.delivered)
+        return self._send(TextStream(asked, on_progress, stream), asked)
+
+    def _send(self, job: AnyJob, asked: Asked) -> AnyJob:
+        self._open(job, lambda session: session.request(asked.request, asked.payload))
+        return job
 
     # --- the node
 

@@ -19,7 +19,12 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]
 
+TEXT_GENERATION: Final = "text-generation"
+#: Where the new text stands in the value of such a job.
+GENERATED: Final = "generated_text"
 DEFAULT_TIMEOUT_S: Final = 300.0
+#: What a node writes where nothing is said, see `backends/families/text_params.py`.
+DEFAULT_MAX_NEW_TOKENS: Final = 256
 #: How much longer than the job's own deadline a client waits for the node to say that it has passed.
 GRACE_S: Final = 1.0
 #: A node answers a question about itself within this time, or it is stopped or overloaded.
@@ -83,7 +88,8 @@ def make_request(
     *,
     seconds: float,
     on: str | None,
-    job_id: bytes | None,
+    job_id: bytes | str | None,
+    stream: bool = False,
 ) -> tuple[Request, bytes]:
     """The request and its packed inputs. Raises AccelError bad-input, too-large."""
     payload = values.pack(inputs)
@@ -94,17 +100,15 @@ def make_request(
             f"the inputs take {size}, over the limit of {_MAX_PAYLOAD >> 20} MiB",
             "Send them in several jobs.",
         )
-    if job_id is not None and (not isinstance(job_id, bytes) or len(job_id) != 16):
-        raise AccelError(ErrorCode.BAD_INPUT, "a job id has 16 bytes")
     request = Request(
-        job_id=job_id or os.urandom(16),
+        job_id=_job_id(job_id),
         attempt=0,
         model=_text("model", model),
         task=_text("task", task),
         params={name: value for name, value in params.items() if value is not None},
-        options={} if on is None else {"on": _text("on", on)},
+        options={**({} if on is None else {"on": _text("on", on)}), **({"stream": True} if stream else {})},
         remaining_ms=max(1, int(seconds * 1000)),
-        work={"bytes": count_bytes(inputs)},
+        work={"bytes": count_bytes(inputs), **_count_outputs(task, params)},
     )
     _check_head(request)
     return request, payload
@@ -132,6 +136,27 @@ def count_bytes(inputs: Any) -> int:
     if isinstance(inputs, (list, tuple)):
         return sum(map(count_bytes, inputs))
     return 0
+
+
+def _count_outputs(task: str, params: dict[str, Any]) -> dict[str, int]:
+    """Tokens that the job may write at most, where it writes any."""
+    if task != TEXT_GENERATION:
+        return {}
+    asked = params.get("max_new_tokens")
+    return {"outputs": asked if type(asked) is int and asked > 0 else DEFAULT_MAX_NEW_TOKENS}
+
+
+def _job_id(given: bytes | str | None) -> bytes:
+    """16 bytes, made up where none are given; text is their hexadecimal form, as `Job.job_id` has it."""
+    if given is None:
+        return os.urandom(16)
+    try:
+        job_id = bytes.fromhex(given) if isinstance(given, str) else given
+    except ValueError:
+        job_id = b""
+    if not isinstance(job_id, bytes) or len(job_id) != 16:
+        raise AccelError(ErrorCode.BAD_INPUT, "a job id has 16 bytes, or 32 hexadecimal digits")
+    return job_id
 
 
 def value_of(payload: bytes) -> Any:

@@ -30,10 +30,15 @@ from ..protocols.inference_session import (
     RefusedReceived,
     ResultReceived,
 )
+from ..protocols.resumption import OPTION, pack_resumption, unpack_payload
+from ..protocols.values import pack
+from ..protocols.work import Work
 from .candidates import CandidateBook
 from .catalogue import Catalogue
 from .content.cid import format_cid
+from .delivered import Delivered
 from .exchanges import Answer, Exchange, Incoming
+from .finished_jobs import FinishedJobs, digest
 from .identity_card import IdentityCard
 from .mesh.mesh import Mesh
 from .mesh.routing import Prediction, rank
@@ -62,6 +67,8 @@ class Job:
     payload: bytes
     started: float
     deadline: float
+    delivered: Delivered
+    expected_outputs: float
     attempts: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[tuple[str, str], AccelError] = field(default_factory=dict)
     route: dict[str, Any] = field(default_factory=dict)
@@ -71,8 +78,11 @@ class Job:
         return self.incoming.request
 
     @property
-    def units(self) -> float:
-        return float(self.request.work.get("bytes", 0))
+    def work(self) -> Work:
+        """What is left to do: the output is as long as this model's usually are, and no longer than was asked for."""
+        counted = Work.of(self.request.work)
+        outputs = max(0.0, min(counted.outputs, self.expected_outputs) - len(self.delivered.token_ids))
+        return replace(counted, outputs=outputs)
 
     def remaining_s(self) -> float:
         return self.deadline - trio.current_time()
@@ -83,9 +93,31 @@ class Job:
             self.request,
             attempt=len(self.attempts),
             model=format_cid(self.cid),
-            options={"backend": backend},
+            options={"backend": backend, **({OPTION: True} if self.delivered else {})},
             remaining_ms=max(1, int(self.remaining_s() * 1000)),
+            work=self.work.as_dict(),
         )
+
+    def next_payload(self) -> bytes:
+        """The inputs, and with them the output that the caller has already."""
+        if not self.delivered:
+            return self.payload
+        return pack_resumption(self.payload, self.delivered.token_ids, self.delivered.characters)
+
+    async def take_chunk(self, offset: int, token_ids: list[int], text: str) -> None:
+        """Remembers output, so that another attempt can go on from it, and gives it to a caller who wants a stream."""
+        if self.delivered.take(offset, token_ids, text) and self.request.options.get("stream"):
+            await self.incoming.chunk(offset, token_ids, text)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One try at one candidate: the work that was left, when it began, and the tokens that were there before."""
+
+    prediction: Prediction
+    work: Work
+    began: float
+    outputs_before: int
 
 
 @dataclass
@@ -131,6 +163,7 @@ class Dispatcher:
         self._mesh = mesh
         self._book = book
         self._rng = random.Random()  # noqa: S311 — spreads load, keeps no secret
+        self._finished = FinishedJobs(trio.current_time)
         self.counters = JobCounters()
         self.draining = False
 
@@ -145,15 +178,34 @@ class Dispatcher:
             self._book.check_forced(incoming.request.options.get("on"))
             incoming.accept(0, 0.0)
             with trio.move_on_at(deadline):
-                job = Job(incoming, cid, await incoming.payload(), started, deadline)
-                report, payload = await self._try_all(job)
-                incoming.result(self._complete(job, report), payload)
+                job = await self._job(incoming, cid, started, deadline)
+                report, payload = await self._result_of(job)
+                incoming.result(report, payload)
                 return
             raise AccelError(
                 ErrorCode.DEADLINE_EXCEEDED,
                 f"the job did not finish within {incoming.request.remaining_ms / 1000:g} s",
                 "Give it more time (--timeout) or look at `ipfs-accel-node peers`.",
             )
+
+    async def _job(self, incoming: Incoming, cid: bytes, started: float, deadline: float) -> Job:
+        """A job as it came; one that its client asks for again may go on from what it had."""
+        payload, had = await incoming.payload(), Delivered()
+        if incoming.request.options.get(OPTION) is True:
+            asked = unpack_payload(payload, incoming.request.options)
+            payload, had = pack(asked.inputs), Delivered(asked.token_ids, asked.characters)
+        return Job(incoming, cid, payload, started, deadline, had, self._book.expected_outputs(cid))
+
+    async def _result_of(self, job: Job) -> Outcome:
+        """The job's result, computed now, or a short while ago when it is asked for again."""
+        request = job.request
+        asked = digest(job.cid, request.task, request.params, job.payload)
+        if (finished := self._finished.get(request.job_id, asked)) is not None:
+            return {**finished.report, "repeated": True}, finished.payload
+        report, payload = await self._try_all(job)
+        report = self._complete(job, report)
+        self._finished.put(request.job_id, asked, report, payload)
+        return report, payload
 
     async def _try_all(self, job: Job) -> Outcome:
         await self._wait_for_backends(job)
@@ -197,25 +249,32 @@ class Dispatcher:
             for candidate in self._book.candidates(job.cid, job.request.task, job.request.options.get("on"))
             if (candidate.peer_id, candidate.backend) not in job.failures
         ]
-        predictions = rank(job.units, candidates, rng=self._rng)
+        predictions = rank(job.work, candidates, rng=self._rng)
         if predictions and not job.route:
             job.route = self._explain(predictions)
         return predictions
 
     async def _attempt(self, job: Job, prediction: Prediction) -> Outcome:
         chosen = prediction.candidate
-        began = trio.current_time()
+        attempt = _Attempt(prediction, job.work, trio.current_time(), len(job.delivered.token_ids))
         try:
             with self._book.dispatched(prediction):
                 outcome = await (self._here if chosen.local else self._at_peer)(job, prediction)
         except AccelError as error:
             job.failures[chosen.peer_id, chosen.backend] = error
             self._book.failed(prediction, error)
-            self._record(job, prediction, error.code, began)
+            self._record(job, attempt, error.code)
             raise
-        self._book.observe(job.cid, prediction, trio.current_time() - began)
-        self._record(job, prediction, "ok", began)
+        self._learn(job, attempt, outcome[0])
+        self._record(job, attempt, "ok")
         return outcome
+
+    def _learn(self, job: Job, attempt: _Attempt, report: dict[str, Any]) -> None:
+        wrote = report.get("counts", {}).get("output_tokens", 0)
+        done = replace(attempt.work, outputs=float(wrote))
+        self._book.observe(job.cid, attempt.prediction, done, trio.current_time() - attempt.began)
+        if wrote:
+            self._book.wrote(job.cid, attempt.outputs_before + wrote)
 
     async def _here(self, job: Job, prediction: Prediction) -> Outcome:
         await self._catalogue.ensure_here(job.cid, on_progress=job.incoming.progress)
@@ -224,9 +283,9 @@ class Dispatcher:
             return await self._serving.execute(
                 admission,
                 request,
-                job.payload,
+                job.next_payload(),
                 on_progress=job.incoming.progress,
-                on_chunk=job.incoming.chunk,
+                on_chunk=job.take_chunk,
             )
 
     async def _at_peer(self, job: Job, prediction: Prediction) -> Outcome:
@@ -234,7 +293,7 @@ class Dispatcher:
         if link is None:
             raise AccelError(ErrorCode.PEER_LOST, "the peer is not connected any more")
         request = job.next_request(prediction.candidate.backend)
-        async with link.channel.request(request, job.payload) as exchange:
+        async with link.channel.request(request, job.next_payload()) as exchange:
             first = await _first_answer(exchange, _ACCEPT_GRACE_S + 10 * prediction.candidate.rtt_s)
             outcome = await self._follow(job, first)
             while outcome is None:
@@ -250,7 +309,7 @@ class Dispatcher:
             case ProgressReceived(_, state, done, total, note):
                 job.incoming.progress(state, done, total, note)
             case ChunkReceived(_, offset, token_ids, text):
-                await job.incoming.chunk(offset, token_ids, text)
+                await job.take_chunk(offset, token_ids, text)
             case AcceptedReceived():
                 pass
         return None
@@ -258,8 +317,8 @@ class Dispatcher:
     def _allow_again(self, job: Job) -> None:
         job.failures = {key: error for key, error in job.failures.items() if error.code not in _PASSES}
 
-    def _record(self, job: Job, prediction: Prediction, outcome: str, began: float) -> None:
-        chosen = prediction.candidate
+    def _record(self, job: Job, attempt: _Attempt, outcome: str) -> None:
+        chosen = attempt.prediction.candidate
         place = (chosen.peer_id, chosen.backend, str(outcome))
         if outcome == ErrorCode.BUSY and any(place == (a["node"], a["backend"], a["outcome"]) for a in job.attempts):
             return  # a full queue is told once, however often the job had to ask
@@ -269,7 +328,8 @@ class Dispatcher:
                 "node_name": self._book.node_name(chosen.peer_id),
                 "backend": chosen.backend,
                 "outcome": str(outcome),
-                "seconds": trio.current_time() - began,
+                "seconds": trio.current_time() - attempt.began,
+                "outputs": len(job.delivered.token_ids) - attempt.outputs_before,
             }
         )
 

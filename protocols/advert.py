@@ -14,6 +14,7 @@ import msgpack
 
 from .errors import ProtocolError
 from .framing import unpack
+from .work import Work
 
 VERSION: Final = 1
 #: Bytes of an advert before it is sealed, so that it stays under 4 KiB on the topic.
@@ -26,9 +27,10 @@ _MAX_CID: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A measured speed: predicted seconds = fixed_s + units x per_unit_s.
+    """A measured speed: predicted seconds = fixed_s + units x per_unit_s + outputs x per_output_s.
 
-    `unit` names what is counted ("bytes" of text); `spread` is the relative standard deviation over `count` runs.
+    `unit` names what is counted ("bytes" of text); `spread` is the relative standard deviation over `count` runs;
+    `per_output_s` is what each token takes that is written, 0 where nothing is written token by token.
     """
 
     fixed_s: float
@@ -36,9 +38,10 @@ class Speed:
     unit: str
     spread: float
     count: int
+    per_output_s: float = 0.0
 
-    def seconds(self, units: float) -> float:
-        return self.fixed_s + units * self.per_unit_s
+    def seconds(self, work: Work) -> float:
+        return self.fixed_s + work.units * self.per_unit_s + work.outputs * self.per_output_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,10 @@ def _pack(advert: Advert) -> bytes:
 
 
 def _pack_speed(speed: Speed | None) -> list[Any] | None:
-    """Fixed part in microseconds, the part a unit in picoseconds, the spread in thousandths."""
+    """Fixed part in microseconds, the part a unit in picoseconds, the spread in thousandths.
+
+    What an output takes, in microseconds, stands at the end, and only where there is any.
+    """
     if speed is None:
         return None
     return [
@@ -173,6 +179,7 @@ def _pack_speed(speed: Speed | None) -> list[Any] | None:
         speed.unit,
         round(speed.spread * 1e3),
         speed.count,
+        *([_micro(speed.per_output_s)] if speed.per_output_s else []),
     ]
 
 
@@ -223,4 +230,12 @@ def _offer(fields: list[Any], cids: tuple[bytes, ...], backends: list[list[Any]]
 
 def _speed(fields: list[Any]) -> Speed:
     fixed, per_unit, unit, spread, count = fields[:5]
-    return Speed(_number(fixed) / 1e6, _number(per_unit) / 1e12, _text(unit), _number(spread) / 1e3, _number(count))
+    per_output = fields[5] if len(fields) > 5 else 0
+    return Speed(
+        _number(fixed) / 1e6,
+        _number(per_unit) / 1e12,
+        _text(unit),
+        _number(spread) / 1e3,
+        _number(count),
+        _number(per_output) / 1e6,
+    )

@@ -16,13 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface import BackendError, Output, never_cancelled
+from ..interface import BackendError, Output, RunContext, Sample
 from ..loading import ModelFacts, inside, read_json
+from .samples import SIZES, text_of
+from .tokenizing import open_tokenizer
 
 #: Padded tokens of one batch, at most; texts are sorted by length, so little of it is padding.
 BATCH_TOKENS: Final = 4096
 MAX_TEXTS: Final = 65_536
-_SAMPLE: Final = "The quick brown fox jumps over the lazy dog near a quiet river. "
 _POOLINGS: Final = ("mean", "cls", "none")
 
 Ids = NDArray[np.int64]
@@ -44,20 +45,10 @@ class SentenceTokenizer:
     """The folder's `tokenizer.json`, truncating where the folder says."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer = Tokenizer.from_file(str(inside(folder, "tokenizer.json")))
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError("not-a-model", f"its tokenizer.json cannot be read: {error}", "") from None
+        self._tokenizer = open_tokenizer(folder, int(config["vocab_size"]))
         self.max_tokens = _max_tokens(folder, config)
         self.pad_id = int(config.get("pad_token_id") or 0)
-        self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
-        if self._tokenizer.get_vocab_size() > int(config["vocab_size"]):
-            raise BackendError("not-a-model", "its tokenizer knows more tokens than its weights")
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
@@ -85,7 +76,7 @@ class SentenceModel:
             "dimensions": self._width,
         }
 
-    def run(self, inputs: Any, params: dict[str, Any], *, cancelled: Callable[[], bool] = never_cancelled) -> Output:
+    def run(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Output:
         """`inputs` a text or a list of n; the value is float32 [d] or [n, d], or with pooling "none" raw states.
 
         Raises:
@@ -96,7 +87,7 @@ class SentenceModel:
         pooling = _asked(self._pooling, params)
         ids = self._tokenizer.encode(texts) if texts else []
         tokenized = time.perf_counter()
-        vectors = self._embed(ids, pooling, cancelled)
+        vectors = self._embed(ids, pooling, context.cancelled)
         computed = time.perf_counter()
         value = vectors[0] if isinstance(inputs, str) else self._joined(vectors, pooling)
         return Output(
@@ -109,9 +100,9 @@ class SentenceModel:
             {"texts": len(texts), "tokens": sum(map(len, ids))},
         )
 
-    def sample(self, units: int) -> Any:
-        """One text of that many bytes."""
-        return (_SAMPLE * (units // len(_SAMPLE) + 1))[:units]
+    def samples(self) -> list[Sample]:
+        """A short text and a long one."""
+        return [Sample(text_of(size), {}, size) for size in SIZES]
 
     def close(self) -> None:
         self._encode = _closed

@@ -1,7 +1,7 @@
 """Which candidate will finish a job first: facts in, a ranking out. Pure.
 
 predicted completion = round trip + queue wait + own dispatches since the advert
-                     + (fixed part + work x part a unit) x what was observed over what was predicted
+                     + (fixed part + input x part a unit + output x part a token) x observed / predicted so far
                      + for a cold model: bytes to fetch / measured bandwidth + load time
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...protocols.advert import Speed
+from ...protocols.work import Work
 
 #: Assumed to load a model that was never loaded there, in seconds.
 UNKNOWN_LOAD_S: Final = 5.0
@@ -55,7 +56,7 @@ class Prediction:
 
 
 def rank(
-    units: float, candidates: Sequence[Candidate], *, rng: random.Random, unit: str = "bytes", near_tie: float = 0.05
+    work: Work, candidates: Sequence[Candidate], *, rng: random.Random, unit: str = "bytes", near_tie: float = 0.05
 ) -> list[Prediction]:
     """All candidates, the best first.
 
@@ -66,7 +67,7 @@ def rank(
     groups: dict[tuple[bool, bool], list[Prediction]] = {}
     for candidate in candidates:
         group = candidate.penalised, not is_measured(candidate, unit)
-        groups.setdefault(group, []).append(predict(units, candidate, unit))
+        groups.setdefault(group, []).append(predict(work, candidate, unit))
     return [each for group in sorted(groups) for each in _ordered(groups[group], rng, near_tie)]
 
 
@@ -74,12 +75,12 @@ def is_measured(candidate: Candidate, unit: str) -> bool:
     return candidate.speed is not None and candidate.speed.unit == unit
 
 
-def predict(units: float, candidate: Candidate, unit: str = "bytes") -> Prediction:
+def predict(work: Work, candidate: Candidate, unit: str = "bytes") -> Prediction:
     """The seconds from now to the result, and their parts. An unmeasured one has no compute part."""
     parts = {
         "round_trip": candidate.rtt_s,
         "wait": candidate.wait_s + candidate.dispatched_s,
-        "compute": _compute_s(units, candidate, unit),
+        "compute": _compute_s(work, candidate, unit),
         "fetch": _fetch_s(candidate),
         "load": 0.0 if candidate.warm else candidate.load_s or UNKNOWN_LOAD_S,
     }
@@ -87,10 +88,10 @@ def predict(units: float, candidate: Candidate, unit: str = "bytes") -> Predicti
     return Prediction(candidate, total, parts, _reason(candidate, total, parts, unit))
 
 
-def _compute_s(units: float, candidate: Candidate, unit: str) -> float:
+def _compute_s(work: Work, candidate: Candidate, unit: str) -> float:
     if candidate.speed is None or candidate.speed.unit != unit:
         return 0.0
-    return candidate.speed.seconds(units) * candidate.observed_ratio
+    return candidate.speed.seconds(work) * candidate.observed_ratio
 
 
 def _fetch_s(candidate: Candidate) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...protocols.advert import Speed
+from ...protocols.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _readable(entries: dict[str, Any]) -> list[tuple[str, Measurement]]:
     for key, fields in entries.items():
         try:
             speed = Speed(**fields["speed"])
-            speed.seconds(1.0)
+            speed.seconds(Work(1.0, 1.0))
             kept.append((key, Measurement(**{**fields, "speed": speed})))
         except (KeyError, TypeError):
             log.warning("a damaged measurement is left out: %s", key)

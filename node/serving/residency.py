@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ...protocols.advert import Speed
 from ...protocols.errors import AccelError, ErrorCode
+from ...protocols.work import Work
 from .measurements import Measurement
 from .measuring import LiveCorrection
 
@@ -79,11 +80,11 @@ class Resident:
         """The measured speed, corrected by the jobs that ran since."""
         return self.correction.of(self.measurement.speed) if self.measurement else None
 
-    def observe(self, units: float, run_s: float) -> None:
+    def observe(self, work: Work, run_s: float) -> None:
         """Learns from a job that ran."""
         self.job_s += _JOB_WEIGHT * (run_s - self.job_s)
         if self.measurement is not None:
-            self.correction.observe(self.measurement.speed, units, run_s)
+            self.correction.observe(self.measurement.speed, work, run_s)
 
     def strike(self, failure: AccelError) -> None:
         """Loading or measuring failed. It is given up at once for a reason of its own, else the second time."""

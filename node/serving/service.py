@@ -20,13 +20,14 @@ from ...backends.interface import BackendError
 from ...protocols.advert import BackendState, Offer
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
+from ...protocols.work import Work
 from ..content.cid import format_cid, parse_cid
 from .bell import Bell
 from .measurements import MachineLock, Measurements
 from .memory import Memory, default_limit
 from .residency import Resident
 from .scheduler import Ticket
-from .slots import Slot, SlotSettings, work_units
+from .slots import Slot, SlotSettings
 from .warming import Warmer
 from .worker_jobs import OnChunk, OnProgress
 from .workers import READY, Supervision, WorkerLostError
@@ -190,7 +191,7 @@ class ServingService:
             raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {does}.")
         slot = self._slot_for(cid, request)
         resident = slot.resident(cid)
-        ticket = slot.queue.admit(slot.predicted_s(resident, work_units(request)), request.remaining_ms / 1000)
+        ticket = slot.queue.admit(slot.predicted_s(resident, Work.of(request.work)), request.remaining_ms / 1000)
         return Admission(slot, resident, ticket)
 
     async def execute(
@@ -263,7 +264,7 @@ def available_threads() -> int:
 
 def _completion_s(slot: Slot, cid: bytes, request: Request) -> tuple[bool, float]:
     """A backend that is not ready comes after one that is, whatever is predicted of it."""
-    predicted_s = slot.predicted_s(slot.resident(cid), work_units(request))
+    predicted_s = slot.predicted_s(slot.resident(cid), Work.of(request.work))
     return slot.worker.state != READY, slot.queue.scheduler.wait_s() + predicted_s
 
 

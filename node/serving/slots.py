@@ -14,6 +14,8 @@ import trio
 from ...protocols.advert import BackendState, Offer, Speed
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
+from ...protocols.resumption import OPTION
+from ...protocols.work import Work
 from ..content.cid import format_cid
 from .bell import Bell
 from .job_queue import JobQueue
@@ -149,10 +151,10 @@ class Slot:
             "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
         }
 
-    def predicted_s(self, resident: Resident, units: float) -> float:
+    def predicted_s(self, resident: Resident, work: Work) -> float:
         """Seconds that a job of so much work takes here, loading the model included when it is the one to do it."""
         speed = resident.speed
-        compute_s = speed.seconds(units) if speed else resident.job_s
+        compute_s = speed.seconds(work) if speed else resident.job_s
         if resident.is_warm or resident.jobs:
             return compute_s
         return compute_s + self._load_s(resident, unknown=UNKNOWN_LOAD_S)
@@ -210,13 +212,14 @@ class Slot:
         on_chunk: OnChunk,
     ) -> tuple[dict[str, Any], bytes]:
         """Runs a job of a loaded model: its report and packed result. Raises WorkerLostError, AccelError."""
-        asked = replace(request, model=format_cid(resident.cid), options={})
+        options = {OPTION: True} if request.options.get(OPTION) is True else {}
+        asked = replace(request, model=format_cid(resident.cid), options=options)
         try:
             result = await self._jobs.run(ticket, asked, payload, on_progress, on_chunk)
         finally:
             self.worker.exonerate()
         run_s = float(result.report["run_s"])
-        resident.observe(work_units(request), run_s)
+        resident.observe(_work_done(request, result.report), run_s)
         report = {
             "backend": self.name,
             "device": str(self.worker.info.get("device", "")),
@@ -336,10 +339,9 @@ class Slot:
         return Key(format_cid(cid), self.name, self._settings.precision, self._settings.threads, versions)
 
 
-def work_units(request: Request) -> float:
-    """The work of a job in bytes of text, as its submitter counted it; never negative, 0 when it did not."""
-    units = request.work.get("bytes", 0)
-    return max(0.0, float(units)) if isinstance(units, int | float) and units == units else 0.0
+def _work_done(request: Request, report: dict[str, Any]) -> Work:
+    """The work that was asked for, with the tokens that were really written."""
+    return replace(Work.of(request.work), outputs=float(report["counts"].get("output_tokens", 0)))
 
 
 def _activity(resident: Resident) -> str:

@@ -188,8 +188,11 @@ class Worker:
                 session.accept(work.request_id, 0, 0)
             session.progress(work.request_id, BEGUN, 0, 1)
 
+        def emit(offset: int, token_ids: list[int], text: str) -> None:
+            self._link.say(lambda session: session.chunk(work.request_id, offset, token_ids, text))
+
         self._link.say(begin)
-        return self._models.run(request, payload, cancelled=lambda: work.cancelled)
+        return self._models.run(request, payload, cancelled=lambda: work.cancelled, emit=emit)
 
     def _call(self, request_id: int, method: str, payload: bytes) -> Answer:
         def progress(state: str, done: int, total: int) -> None:

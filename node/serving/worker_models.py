@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import registry
-from ...backends.interface import Backend, BackendError, LoadedModel, LoadOptions, OnProgress
+from ...backends.interface import (
+    Backend,
+    BackendError,
+    Emit,
+    LoadedModel,
+    LoadOptions,
+    OnProgress,
+    Prefix,
+    RunContext,
+)
 from ...protocols import values
 from ...protocols.errors import AccelError, ErrorCode, ProtocolError
 from ...protocols.inference import Request
+from ...protocols.resumption import Resumption, unpack_payload
 from .measuring import BUDGET_S, measure
 
 
@@ -32,16 +42,19 @@ class WorkerModels:
             "measure": self._measure,
         }
 
-    def run(self, request: Request, payload: bytes, *, cancelled: Callable[[], bool]) -> tuple[dict[str, Any], Any]:
+    def run(
+        self, request: Request, payload: bytes, *, cancelled: Callable[[], bool], emit: Emit
+    ) -> tuple[dict[str, Any], Any]:
         """A job's report (timings in seconds, counts) and its value. Raises AccelError, BackendError."""
         model = self._model(request.model)
         if request.task != model.task:
             raise AccelError(
                 ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {model.task}."
             )
-        inputs = _unpacked(payload)
+        resumption = _unpacked(request, payload)
+        context = RunContext(cancelled, emit, Prefix(resumption.token_ids, resumption.characters))
         began = time.perf_counter()
-        output = model.run(inputs, request.params, cancelled=cancelled)
+        output = model.run(values.map_arrays(resumption.inputs), request.params, context)
         timings = {name: float(seconds) for name, seconds in output.timings.items()}
         return {"timings": timings, "run_s": time.perf_counter() - began, "counts": output.counts}, output.value
 
@@ -95,9 +108,9 @@ class WorkerModels:
         return model
 
 
-def _unpacked(payload: bytes) -> Any:
-    """The inputs, arrays as numpy arrays. What cannot be read is the caller's mistake, not the connection's."""
+def _unpacked(request: Request, payload: bytes) -> Resumption:
+    """The inputs. What cannot be read is the caller's mistake, not the connection's."""
     try:
-        return values.map_arrays(values.unpack(payload))
+        return unpack_payload(payload, request.options)
     except ProtocolError as error:
         raise AccelError(ErrorCode.BAD_INPUT, error.message) from None

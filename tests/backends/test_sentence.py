@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from ipfs_accel_node.backends.families.sentence import Pooling, batches, padded, pool
-from ipfs_accel_node.backends.interface import BackendError
+from ipfs_accel_node.backends.interface import BackendError, RunContext
 
 ENGINES = ("cpu", "openvino")
 TEXTS = {
@@ -117,7 +117,7 @@ def test_cancelling_stops_between_batches(load, tiny, engine):
         return len(asked) > 1
 
     with pytest.raises(BackendError, match="cancelled"):
-        load(engine, tiny).run(["a long text " * 40] * 500, {}, cancelled=cancelled)
+        load(engine, tiny).run(["a long text " * 40] * 500, {}, RunContext(cancelled))
     assert len(asked) == 2
 
 

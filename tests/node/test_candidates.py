@@ -12,6 +12,7 @@ from ipfs_accel_node.node.mesh.directory import Directory
 from ipfs_accel_node.node.mesh.routing import rank
 from ipfs_accel_node.protocols.advert import Advert, BackendState, ModelInfo, Offer, Speed
 from ipfs_accel_node.protocols.errors import AccelError, ErrorCode
+from ipfs_accel_node.protocols.work import Work
 
 CID = b"\x01\x70\x12\x20" + bytes(32)
 SPEED = Speed(0.010, 0.0, "bytes", 0.1, 10)
@@ -67,7 +68,7 @@ class World:
         return self.book.candidates(CID, task, on)
 
     def best(self):
-        return rank(10, self.candidates(), rng=random.Random(1))[0]
+        return rank(Work(10), self.candidates(), rng=random.Random(1))[0]
 
 
 @pytest.fixture
@@ -147,11 +148,11 @@ def test_what_jobs_took_corrects_what_was_claimed_and_is_forgotten_again(world):
     for _ in range(200):
         prediction = world.best()
         truth = 0.05 if prediction.candidate.peer_id == "liar" else 0.010
-        world.book.observe(CID, prediction, truth)
+        world.book.observe(CID, prediction, Work(10), truth)
     liar = next(each for each in world.candidates() if each.peer_id == "liar")
     assert 1.5 < liar.observed_ratio <= 8
     world.clock.now += 3600
-    liar_later = rank(10, [each for each in world.candidates() if each.peer_id == "liar"], rng=random.Random(1))
+    liar_later = rank(Work(10), [each for each in world.candidates() if each.peer_id == "liar"], rng=random.Random(1))
     assert liar_later == [] or liar_later[0].candidate.observed_ratio == pytest.approx(1, abs=1e-3)
 
 
@@ -174,3 +175,12 @@ def test_a_backend_that_is_still_probed_may_yet_come(world):
     assert world.book.may_still_come()
     world.serving.states = [BackendState("cpu", "", "failed", 0, 0.0)]
     assert not world.book.may_still_come()
+
+
+def test_outputs_are_expected_to_be_as_long_as_they_were(world):
+    assert world.book.expected_outputs(CID) == float("inf")
+    world.book.wrote(CID, 100)
+    assert world.book.expected_outputs(CID) == 100
+    for _ in range(60):
+        world.book.wrote(CID, 20)
+    assert world.book.expected_outputs(CID) == pytest.approx(20, abs=0.1)

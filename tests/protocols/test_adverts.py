@@ -26,7 +26,7 @@ NAMES = st.text(max_size=20)
 SECONDS = st.integers(0, 10**9).map(lambda micro: micro / 1e6)
 SPEEDS = st.builds(
     Speed, SECONDS, st.integers(0, 10**9).map(lambda pico: pico / 1e12), st.just("bytes"),
-    st.integers(0, 2000).map(lambda n: n / 1e3), st.integers(0, 1000),
+    st.integers(0, 2000).map(lambda n: n / 1e3), st.integers(0, 1000), SECONDS,
 )  # fmt: skip
 
 
@@ -62,6 +62,15 @@ def test_the_wire_never_changes():
         "9a010102a16ea5726561647991a1619195a3637075a164a5726561647900ce0007a1209194c40443494421a16d"
         "09a17491970000a174a3663332c3ce0016e36095cd0fa0ce001e8480a562797465736407c2"
     )
+
+
+def test_what_an_output_takes_stands_at_the_end_where_there_is_any():
+    speed = Speed(0.004, 2e-6, "bytes", 0.1, 7, per_output_s=0.025)
+    advert = Advert(1, 2, "n", "ready", ("a",), (BackendState("cpu", "d", "ready", 0, 0.5),),
+                    (ModelInfo(b"CID!", "m", 9, "t"),),
+                    (Offer(b"CID!", "cpu", "t", "f32", True, 1.5, speed),))  # fmt: skip
+    assert adverts.encode(advert).hex().endswith("96cd0fa0ce001e8480a562797465736407cd61a8c2")
+    assert adverts.decode(adverts.encode(advert)) == advert
 
 
 def test_what_does_not_fit_is_left_out_from_the_end_and_said():

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ipfs_accel_node.backends.interface import Sample
 from ipfs_accel_node.node.serving.measurements import Key, MachineLock, Measurements
 from ipfs_accel_node.node.serving.measuring import (
     LEAST_ROUNDS,
@@ -20,6 +21,7 @@ from ipfs_accel_node.node.serving.measuring import (
     measure,
 )
 from ipfs_accel_node.protocols.advert import Speed
+from ipfs_accel_node.protocols.work import Work
 
 KEY = Key("bafy", "cpu", "f32", 2, "torch 2.13.0 on a CPU")
 
@@ -27,18 +29,18 @@ KEY = Key("bafy", "cpu", "f32", 2, "torch 2.13.0 on a CPU")
 class Timed:
     """A model on a clock of its own: `fixed + per_unit x bytes`, slow at first, sometimes interrupted."""
 
-    def __init__(self, fixed, per_unit, *, first=0.0, seed=0):
+    def __init__(self, fixed, per_unit, *, per_output=0.0, first=0.0, seed=0):
+        self._per_output = per_output
         self.now, self.runs = 0.0, []
         self._fixed, self._per_unit, self._first = fixed, per_unit, first
         self._rng = random.Random(seed)
 
-    def sample(self, units):
-        return ["x" * (units // 2)] * 2
+    def samples(self):
+        return [Sample("x" * size, {}, size) for size in (64, 1024)]
 
     def run(self, inputs, params):
-        size = sum(map(len, inputs))
-        self.runs.append(size)
-        taken = self._fixed + self._per_unit * size
+        self.runs.append(len(inputs))
+        taken = self._fixed + self._per_unit * len(inputs) + self._per_output * params.get("outputs", 0)
         if len(self.runs) <= 2:
             taken += self._first
         if self._rng.random() < 0.1:
@@ -53,6 +55,24 @@ def test_a_warm_up_and_interruptions_do_not_count():
     assert speed.per_unit_s == pytest.approx(2e-5)
     assert speed.unit == "bytes"
     assert speed.count >= 2 * LEAST_ROUNDS
+
+
+class Writing(Timed):
+    """One that writes as well."""
+
+    def samples(self):
+        return [
+            Sample("x" * size, {"outputs": outputs}, size, outputs) for size, outputs in ((64, 1), (900, 1), (64, 9))
+        ]
+
+
+def test_reading_and_writing_are_measured_apart():
+    model = Writing(0.004, 2e-5, per_output=0.03, first=3.0)
+    speed = measure(model, budget_s=1.0, clock=lambda: model.now)
+    assert speed.per_output_s == pytest.approx(0.03)
+    assert speed.per_unit_s == pytest.approx(2e-5)
+    assert speed.fixed_s == pytest.approx(0.004)
+    assert speed.seconds(Work(100, 50)) == pytest.approx(0.004 + 0.002 + 1.5)
 
 
 def test_the_stated_count_and_time_are_kept():
@@ -75,11 +95,12 @@ taken = st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=9)
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.integers(1, 10_000), taken, min_size=2, max_size=4))
+@given(st.dictionaries(st.tuples(st.integers(1, 10_000), st.integers(0, 3)), taken, min_size=2, max_size=6))
 def test_no_part_is_ever_negative(timings):
     speed = fit(timings)
     assert speed.fixed_s >= 0
     assert speed.per_unit_s >= 0
+    assert speed.per_output_s >= 0
     assert speed.spread >= 0
     assert speed.count == sum(map(len, timings.values()))
 
@@ -87,13 +108,13 @@ def test_no_part_is_ever_negative(timings):
 @settings(deadline=None)
 @given(st.floats(0, 10), st.floats(0, 1))
 def test_a_line_is_found_again(fixed, per_unit):
-    speed = fit({units: [fixed + per_unit * units] * 3 for units in (64, 256, 1024)})
-    assert speed.seconds(512) == pytest.approx(fixed + per_unit * 512, abs=1e-9)
+    speed = fit({(units, 0): [fixed + per_unit * units] * 3 for units in (64, 256, 1024)})
+    assert speed.seconds(Work(512)) == pytest.approx(fixed + per_unit * 512, abs=1e-9)
     assert speed.spread == 0
 
 
 def test_the_spread_is_that_of_the_worse_size():
-    assert fit({1: [1.0] * 5, 2: [1.0, 1.1, 1.2, 1.3, 1.4]}).spread == pytest.approx(1.4826 * 0.1 / 1.2)
+    assert fit({(1, 0): [1.0] * 5, (2, 0): [1.0, 1.1, 1.2, 1.3, 1.4]}).spread == pytest.approx(1.4826 * 0.1 / 1.2)
 
 
 @settings(deadline=None)
@@ -101,15 +122,15 @@ def test_the_spread_is_that_of_the_worse_size():
 def test_a_correction_stays_within_a_factor_of_eight(observed):
     correction, measured = LiveCorrection(), Speed(0.01, 0.0, "bytes", 0.0, 10)
     for seconds in observed:
-        correction.observe(measured, 0, seconds)
+        correction.observe(measured, Work(), seconds)
     assert 1 / 8 <= correction.ratio <= 8
 
 
 def test_a_correction_follows_what_jobs_take():
     correction, measured = LiveCorrection(), Speed(0.1, 0.001, "bytes", 0.0, 10)
     for _ in range(40):
-        correction.observe(measured, 100, 0.6)
-    assert correction.of(measured).seconds(100) == pytest.approx(0.6, rel=0.02)
+        correction.observe(measured, Work(100), 0.6)
+    assert correction.of(measured).seconds(Work(100)) == pytest.approx(0.6, rel=0.02)
 
 
 def test_what_was_measured_is_there_again(tmp_path):

@@ -1,0 +1,29 @@
+"""The folder's own `tokenizer.json`, read by the `tokenizers` library alone, so that no engine is needed for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..interface import BackendError
+from ..loading import inside
+
+
+def open_tokenizer(folder: Path, vocabulary: int) -> Any:
+    """A `tokenizers.Tokenizer` that neither pads nor truncates.
+
+    Raises:
+        BackendError: not-a-model when it cannot be read, or knows more tokens than the `vocabulary` of the weights.
+    """
+    from tokenizers import Tokenizer
+
+    path = inside(folder, "tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise BackendError("not-a-model", f"its tokenizer.json cannot be read: {error}"[:300]) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise BackendError("not-a-model", "its tokenizer knows more tokens than its weights")
+    return tokenizer
