@@ -13,6 +13,11 @@ _WORDS: Final = (
     *("the", "a", "of", "and", "to", "in", "is", "was", "this", "cat", "kitten", "dog", "house", "river", "fox"),
     *("quick", "brown", "lazy", "interest", "rates", "rose", "bank", "money", "photo", "hello", "world", "test"),
 )
+_WARNING: Final = "Random weights, made locally: what this model computes means nothing.\n"
+_CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def make_sentence_model(folder: Path, seed: int = 0, hidden: int = 64, layers: int = 2) -> Path:
@@ -36,8 +41,61 @@ def make_sentence_model(folder: Path, seed: int = 0, hidden: int = 64, layers: i
     _write(folder, "modules.json", _modules())
     _write(folder, "1_Pooling/config.json", {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True})
     _write(folder, "sentence_bert_config.json", {"max_seq_length": 128, "do_lower_case": False})
-    (folder / "README.md").write_text("Random weights, made locally: what this model computes means nothing.\n")
+    (folder / "README.md").write_text(_WARNING)
     return folder
+
+
+def make_text_model(folder: Path, model_type: str = "llama", seed: int = 0) -> Path:
+    """A tiny language model: llama, gpt2 or opt, with a byte-level tokenizer and a chat template."""
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = _write_byte_tokenizer(folder)
+    torch.manual_seed(seed)
+    ends = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    make = {
+        "llama": lambda: transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, max_position_embeddings=512, **ends,
+            )
+        ),
+        "gpt2": lambda: transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=512, **ends)
+        ),
+        "opt": lambda: transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=4,
+                max_position_embeddings=512, **ends,
+            )
+        ),
+    }  # fmt: skip
+    make[model_type]().eval().save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").write_text(_WARNING)
+    return folder
+
+
+def _write_byte_tokenizer(folder: Path) -> int:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    specials = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: place for place, piece in enumerate([*specials, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens([AddedToken(each, special=True) for each in specials])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<|pad|>",
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "chat_template": _CHAT_TEMPLATE,
+    }
+    _write(folder, "tokenizer_config.json", settings)
+    return len(vocabulary)
 
 
 def _modules() -> list[dict[str, Any]]:

@@ -44,4 +44,6 @@ def load(cache):
             loaded[engine, folder] = registry.create(engine).load(folder, options)
         return loaded[engine, folder]
 
-    return load
+    yield load
+    for model in loaded.values():
+        model.close()
