@@ -6,7 +6,7 @@ async with AsyncClient() as client:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..protocols.inference import Request
 from ..protocols.inference_session import ResultReceived, Session
 from .async_connection import AsyncConnection, connect
 from .async_jobs import AsyncJob, Completed
+from .async_map import AsyncMap, Inputs, prepared
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
     QUESTION_TIMEOUT_S,
@@ -34,6 +35,7 @@ from .client_requests import (
     sockets_of,
     value_of,
 )
+from .map_window import Delivery, OnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,6 +134,29 @@ class AsyncClient:
         vectors: NDArray[np.float32] = completed.value
         return vectors
 
+    def map(
+        self,
+        model: str,
+        inputs: Inputs,
+        task: str | None = None,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        on: str | None = None,
+        **params: Any,
+    ) -> AsyncMap:
+        """A job for each input: `async for value in client.map(…)`, with the arguments and errors of `Client.map`.
+
+        `inputs` may be asynchronous too; those that are not must not block. The jobs are tasks of this client.
+        `async with client.map(…) as values` waits, when it is left early, until they have ended.
+        """
+        delivery = Delivery(inputs, ordered=ordered, on_error=on_error, on_progress=on_progress)
+        prepare = prepared(self, model, task, concurrency=concurrency, timeout=timeout, on=on, params=params)
+        return AsyncMap(self._start, prepare, inputs, delivery, ordered=ordered)
+
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(await self._ask("status", timeout))
 
@@ -188,6 +213,12 @@ class AsyncClient:
             return _unpacked(await connection.exchange(begin, on_progress, seconds, renewed=renewed))
         except JobError as error:
             raise as_call_error(error) from None
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As a task of this client, which ends with it."""
+        if self._tasks is None:
+            raise RuntimeError("this client is not open: async with AsyncClient() as client")
+        self._tasks.start_soon(work)
 
     async def _connection(self) -> AsyncConnection:
         """The open connection; a node that was restarted is found again."""

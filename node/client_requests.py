@@ -55,8 +55,12 @@ def denied(socket: Path) -> AccelError:
     )
 
 
-def node_lost() -> JobError:
-    return JobError(
+class NodeLostError(JobError):
+    """The connection to this machine's own node ended, which befalls every job on it."""
+
+
+def node_lost() -> NodeLostError:
+    return NodeLostError(
         ErrorCode.PEER_LOST,
         "the node went away before it had answered",
         "Ask again; `ipfs-accel-node status` says whether it runs.",

@@ -12,6 +12,7 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import QUESTION_TIMEOUT_S, checked_timeout
+from ..map_window import own_task
 from .output import console, duration, print_json, progress, safe, table
 
 _MOST_SHOWN = 6
@@ -82,10 +83,7 @@ def _not_text(source: str) -> AccelError:
 
 
 def _task_of(client: Client, model: str, timeout: float) -> str:
-    task = str(client.model_info(model, timeout=timeout)["task"])
-    if not task:
-        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", "See `model info`.")
-    return task
+    return own_task(client.model_info(model, timeout=timeout), model)
 
 
 def _plain(value: Any) -> Any:
