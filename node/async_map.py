@@ -62,7 +62,8 @@ def prepared(
 class AsyncMap(AsyncIterator[Any]):
     """The values, one after the other. Used as `async with`, it is left when its jobs have ended.
 
-    Whoever merely breaks out of the loop cancels them too, as soon as nobody refers to this any more.
+    Whoever merely breaks out of the loop cancels them too, as soon as nobody refers to this any more; so does
+    cancelling a task that waits for a value.
     """
 
     def __init__(self, start: Start, prepare: Prepare, inputs: Inputs, delivery: Delivery, *, ordered: bool) -> None:
