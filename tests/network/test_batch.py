@@ -118,14 +118,11 @@ def test_killed_again_and_again_a_batch_comes_to_the_same_end(node, tmp_path):
     assert run(node, given, whole)[0] == 0
     with node.client() as client:
         before = client.status()["jobs"]["completed"]
-        kills = 0
-        for goal in (30, 150, 290):
-            with subprocess.Popen(
-                command(node, given, out, "--param", "work_ms=5"), stdout=subprocess.DEVNULL
-            ) as process:
+        slowly = command(node, given, out, "--param", "work_ms=5", "--concurrency", "4")
+        for goal in KILLED_AT:
+            with subprocess.Popen(slowly, stdout=subprocess.DEVNULL) as process:
                 wait_lines(out, goal, process)
                 process.kill()
-            kills += 1
             wait_idle(node, client)
         kept = max(0, lines(out) - 1)
         status, told = run(node, given, out, "--param", "work_ms=5")

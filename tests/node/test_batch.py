@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import signal
+import subprocess
 
 import pytest
+from cluster import PROGRAM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node.node import cli, client_requests
 from ipfs_accel_node.node.commands import inputs
 from ipfs_accel_node.protocols import values
-from ipfs_accel_node.protocols.inference_session import CallReceived, RequestReceived
+from ipfs_accel_node.protocols.inference_session import CallReceived, Cancelled, RequestReceived
 
 INFO = {"cid": "bafy", "task": "own-task", "nodes": [{}]}
 REPORT = {"node_name": "desk", "backend": "cpu", "total_s": 0.5, "compute_s": 0.1, "local": True, "precision": "f32",
@@ -192,6 +195,22 @@ def test_a_node_that_stops_is_written_down_for_no_line(run, node, files, open_do
         assert len(told(files[-1])) == 4
         node.broken = {}
         said(1, 5, 1, 3, run(*files))
+
+
+def test_ctrl_c_is_quiet_and_reaches_the_node(open_door, files):
+    def answer(session, event):
+        if isinstance(event, CallReceived):
+            session.result(event.request_id, {}, values.pack(INFO))
+
+    door = open_door(answer)
+    arguments = [PROGRAM, "run", *map(str, files), "--data-dir", str(door.data_dir)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        door.wait_for(RequestReceived, 2)
+        program.send_signal(signal.SIGINT)
+        assert program.communicate(timeout=20) == (b"", b"")
+    assert program.returncode == 130
+    assert len(door.wait_for(Cancelled, 2)) >= 2
+    assert len(told(files[-1])) <= 1
 
 
 def test_what_people_see(run, node, files):
