@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 from cluster import PROGRAM
@@ -198,19 +199,30 @@ def test_a_node_that_stops_is_written_down_for_no_line(run, node, files, open_do
 
 
 def test_ctrl_c_is_quiet_and_reaches_the_node(open_door, files):
-    def answer(session, event):
-        if isinstance(event, CallReceived):
-            session.result(event.request_id, {}, values.pack(INFO))
+    """It comes when the first of two lines is done, and nothing is left to do but wait for the second."""
 
+    def answer(session, event):
+        match event:
+            case CallReceived(request_id, _, _):
+                session.result(request_id, {}, values.pack(INFO))
+            case RequestReceived(request_id, _, payload) if values.unpack(payload) == "a":
+                session.accept(request_id, 0, 0)
+                session.result(request_id, REPORT, payload)
+
+    files[2].write_text('"a"\n"b"\n')
     door = open_door(answer)
-    arguments = [PROGRAM, "run", *map(str, files), "--data-dir", str(door.data_dir)]
+    arguments = [PROGRAM, "run", *map(str, files), "--concurrency", "2", "--data-dir", str(door.data_dir)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        end = time.monotonic() + 20
+        while not files[-1].exists() or files[-1].read_bytes().count(b"\n") < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
         door.wait_for(RequestReceived, 2)
         program.send_signal(signal.SIGINT)
         assert program.communicate(timeout=20) == (b"", b"")
     assert program.returncode == 130
-    assert len(door.wait_for(Cancelled, 2)) >= 2
-    assert len(told(files[-1])) <= 1
+    door.wait_for(Cancelled)
+    assert [line.get("value") for line in told(files[-1])[1:]] == ["a"]
 
 
 def test_what_people_see(run, node, files):
