@@ -6,7 +6,7 @@ async with AsyncClient() as client:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..protocols.errors import JobError, ProtocolError
 from ..protocols.inference_session import ResultReceived, Session
 from .async_connection import AsyncConnection, OnChunk, connect
 from .async_jobs import AsyncJob, Completed
+from .async_map import AsyncMap, Inputs, prepared
 from .async_stream import AsyncTextStream
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
@@ -35,6 +36,7 @@ from .client_requests import (
     value_of,
 )
 from .client_text import Asked, Generation, Prompt, TextOptions, ask
+from .map_window import Delivery, OnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +109,7 @@ class AsyncClient:
         """Sends a job on its way; the arguments are those of `Client.submit`. Raises AccelError for bad ones."""
         seconds = checked_timeout(timeout, self._timeout)
         request, payload = make_request(model, task, inputs, params, seconds=seconds, on=on, job_id=job_id)
-        return await self._start(AsyncJob(request.job_id), Asked(request, payload, seconds), on_progress)
+        return await self._begin(AsyncJob(request.job_id), Asked(request, payload, seconds), on_progress)
 
     async def embed(
         self,
@@ -150,7 +152,7 @@ class AsyncClient:
         on_progress = options.get("on_progress")
         if stream:
             text = AsyncTextStream(asked)
-            return await self._start(text, asked, on_progress, text.take)
+            return await self._begin(text, asked, on_progress, text.take)
         completed = await self._complete(asked, on_progress)
         return Generation.of(completed.value, completed.report)
 
@@ -158,7 +160,30 @@ class AsyncClient:
         """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
         asked = stream.asked.going_on_from(stream.delivered)
         text = AsyncTextStream(asked, stream)
-        return await self._start(text, asked, on_progress, text.take)
+        return await self._begin(text, asked, on_progress, text.take)
+
+    def map(
+        self,
+        model: str,
+        inputs: Inputs,
+        task: str | None = None,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        on: str | None = None,
+        **params: Any,
+    ) -> AsyncMap:
+        """A job for each input: `async for value in client.map(…)`, with the arguments and errors of `Client.map`.
+
+        `inputs` may be asynchronous too; those that are not must not block. The jobs are tasks of this client.
+        `async with client.map(…) as values` waits, when it is left early, until they have ended.
+        """
+        delivery = Delivery(inputs, ordered=ordered, on_error=on_error, on_progress=on_progress)
+        prepare = prepared(self, model, task, concurrency=concurrency, timeout=timeout, on=on, params=params)
+        return AsyncMap(self._start, prepare, inputs, delivery, ordered=ordered)
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(await self._ask("status", timeout))
@@ -189,13 +214,12 @@ class AsyncClient:
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
 
-    async def _start(
+    async def _begin(
         self, job: AnyJob, asked: Asked, on_progress: OnProgress | None, on_chunk: OnChunk | None = None
     ) -> AnyJob:
         """Lets the job go on beside the task that submits it."""
         await self._connection()
-        if self._tasks is not None:
-            self._tasks.start_soon(job.run, partial(self._complete, asked, on_progress, on_chunk))
+        self._start(partial(job.run, partial(self._complete, asked, on_progress, on_chunk)))
         return job
 
     async def _complete(
@@ -229,6 +253,12 @@ class AsyncClient:
             return _unpacked(await connection.exchange(begin, on_progress, seconds, renewed=renewed))
         except JobError as error:
             raise as_call_error(error) from None
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """As a task of this client, which ends with it."""
+        if self._tasks is None:
+            raise RuntimeError("this client is not open: async with AsyncClient() as client")
+        self._tasks.start_soon(work)
 
     async def _connection(self) -> AsyncConnection:
         """The open connection; a node that was restarted is found again."""

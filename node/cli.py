@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode
+from .commands.whole_file import WholeFile
 
 PROGRAM: Final = "ipfs-accel-node"
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
-     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, "usage"}
+     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, ErrorCode.OTHER_BATCH, "usage"}
 )  # fmt: skip
 _INTERRUPTED: Final = 130
 
@@ -149,16 +150,34 @@ def _add_model(commands: Any) -> None:
 
 def _add_run(commands: Any) -> None:
     parser = _add(commands, "run", "jobs:run", "run a job where it finishes first",
-                  'run minilm --input "a cat" --input "a kitten" --explain')  # fmt: skip
+                  'run minilm --input "a cat" --input "a kitten" --explain\n'
+                  f"  {PROGRAM} run minilm --batch in.jsonl --out out.jsonl")  # fmt: skip
     parser.add_argument("model", metavar="MODEL", help="a name, a CID, or the beginning of one")
     parser.add_argument("--input", action="append", default=[], metavar="TEXT", help="a text; - reads lines")
     parser.add_argument(
         "--input-file", dest="input", action="append", type=Path, metavar="FILE", help="a file, each line a text"
     )
+    _add_batch(parser)
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds in all (300)")
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="seconds in all, of --batch for each line (300)"
+    )
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--file", dest="input", action="append", type=WholeFile, metavar="FILE", help="a whole file, one input"
+    )
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the task")
+    line = '"a text" or {"input": …, "params": {…}, "id": …}'
+    parser.add_argument("--batch", type=Path, metavar="IN", help=f"a file of JSON lines, each a job: {line}")
+    parser.add_argument(
+        "--out", type=Path, metavar="OUT", help="where the results of --batch go; the same command again goes on there"
+    )
+    parser.add_argument("--retry-errors", action="store_true", help="do those lines of --batch again that failed")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="jobs of --batch at once (twice the backends)")
 
 
 def entry() -> None:

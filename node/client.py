@@ -9,7 +9,7 @@ with Client() as client:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
@@ -19,6 +19,7 @@ from ..protocols.errors import ErrorCode, JobError
 from ..protocols.inference_session import Session
 from .client_connection import Connection, connect
 from .client_jobs import Job, OpenRequest
+from .client_map import map_inputs
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
     QUESTION_TIMEOUT_S,
@@ -33,6 +34,7 @@ from .client_requests import (
 )
 from .client_stream import TextStream
 from .client_text import Asked, Generation, Prompt, TextOptions, ask
+from .map_window import Delivery, OnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,6 +177,43 @@ class Client:
     def _send(self, job: AnyJob, asked: Asked) -> AnyJob:
         self._open(job, lambda session: session.request(asked.request, asked.payload))
         return job
+
+    def map(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        task: str | None = None,
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        on: str | None = None,
+        **params: Any,
+    ) -> Generator[Any, None, None]:
+        """A job for each input, several at once all over the cluster; gives their values one after the other.
+
+        Inputs are taken, in the thread that iterates, as the jobs advance, so they may be endless. Leaving early
+        cancels what is open: when the generator is closed or nobody refers to it any more.
+
+        Args:
+            task: the model's own when None.
+            concurrency: jobs at once, at most 512; twice the backends that run the model, at most 64, when None.
+            ordered: values in the order of the inputs; when false, pairs (index, value) as they come.
+            on_error: "raise" an InputError, or "return" it in the place of the value; its `index` is the input's.
+            on_progress: called with ("running", done, inputs in all or 0, note) before each value.
+            timeout: seconds that each job may take, from when it is sent.
+
+        Raises:
+            InputError: a JobError that knows the index of its input.
+            AccelError: not-running, bad-input, unknown-model, unsupported-task.
+        """
+        delivery = Delivery(inputs, ordered=ordered, on_error=on_error, on_progress=on_progress)
+        return map_inputs(
+            self, model, inputs, task, delivery,
+            concurrency=concurrency, ordered=ordered, timeout=timeout, on=on, params=params,
+        )  # fmt: skip
 
     # --- the node
 

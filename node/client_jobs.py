@@ -32,6 +32,7 @@ class OpenRequest:
         self._error: AccelError | None = None
         self._leave: Callable[[], None] = _nothing
         self._is_reader: Callable[[], bool] = _no
+        self._on_end: Callable[[], None] = _nothing
 
     def attach(self, leave: Callable[[], None], is_reader: Callable[[], bool]) -> None:
         """`leave` tells the node that nobody waits; `is_reader` is true in the thread that must not wait."""
@@ -39,6 +40,21 @@ class OpenRequest:
 
     def done(self) -> bool:
         return self._ended.is_set()
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Calls it once, in the thread that ends the request, or now when it has ended; so it must not wait."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._on_end = call
+                return
+        call()
+
+    def expire(self) -> float:
+        """Ends it when its deadline has passed; the seconds that are left."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self.leave(no_answer(self._seconds))
+        return max(0.0, left)
 
     def wait(self, timeout: float | None = None) -> Any:
         """The value. Raises its error, or TimeoutError after `timeout` seconds, while the request goes on."""
@@ -84,7 +100,8 @@ class OpenRequest:
                 return False
             self.report, self._payload, self._error = report or {}, payload, error
             self._ended.set()
-            return True
+        self._on_end()
+        return True
 
     def _outcome(self) -> Any:
         """Unpacked by who asks for it, so that a large one does not hold up the reader."""

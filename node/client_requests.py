@@ -31,9 +31,10 @@ GRACE_S: Final = 1.0
 QUESTION_TIMEOUT_S: Final = 30.0
 #: A long operation, such as fetching a model, may take any time, but not be silent for longer than this.
 SILENCE_TIMEOUT_S: Final = 300.0
+#: Bytes of the packed inputs of one job.
+MAX_PAYLOAD: Final = Limits().max_payload
 
 _LONGEST_S: Final = 30 * 86_400.0
-_MAX_PAYLOAD: Final = Limits().max_payload
 _MAX_HEAD: Final = MAX_FRAME - MAX_INLINE
 
 
@@ -60,8 +61,12 @@ def denied(socket: Path) -> AccelError:
     )
 
 
-def node_lost() -> JobError:
-    return JobError(
+class NodeLostError(JobError):
+    """The connection to this machine's own node ended, which befalls every job on it."""
+
+
+def node_lost() -> NodeLostError:
+    return NodeLostError(
         ErrorCode.PEER_LOST,
         "the node went away before it had answered",
         "Ask again; `ipfs-accel-node status` says whether it runs.",
@@ -93,11 +98,11 @@ def make_request(
 ) -> tuple[Request, bytes]:
     """The request and its packed inputs. Raises AccelError bad-input, too-large."""
     payload = values.pack(inputs)
-    if len(payload) > _MAX_PAYLOAD:
+    if len(payload) > MAX_PAYLOAD:
         size = f"{len(payload) / (1 << 20):.1f} MiB"
         raise AccelError(
             ErrorCode.TOO_LARGE,
-            f"the inputs take {size}, over the limit of {_MAX_PAYLOAD >> 20} MiB",
+            f"the inputs take {size}, over the limit of {MAX_PAYLOAD >> 20} MiB",
             "Send them in several jobs.",
         )
     request = Request(

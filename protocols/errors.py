@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_TASK = "unsupported-task"
     UNKNOWN_PEER = "unknown-peer"
     UNKNOWN_METHOD = "unknown-method"
+    OTHER_BATCH = "other-batch"
     CANCELLED = "cancelled"
     DEADLINE_EXCEEDED = "deadline-exceeded"
     # This node cannot do it, at least not now; another one may.

@@ -12,43 +12,60 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import QUESTION_TIMEOUT_S, checked_timeout
-from .output import console, duration, print_json, progress, safe, table
+from ..map_window import own_task
+from .inputs import for_task, params_of
+from .output import console, duration, plain, print_json, progress, safe, table
+from .whole_file import WholeFile
 
 _MOST_SHOWN = 6
 
 
-def run(options: argparse.Namespace) -> None:
-    inputs = _inputs(options.input)
+def run(options: argparse.Namespace) -> int | None:
+    if options.batch is not None:
+        from . import batch
+
+        return batch.run(options)
+    _no_batch(options)
+    given, params = _inputs(options.input), params_of(options.param)
     deadline = time.monotonic() + checked_timeout(options.timeout, 0)
     with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
         task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))
+        inputs = for_task(given, task)
         left = max(0.001, deadline - time.monotonic())
-        job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report)
+        job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report, **params)
         value = job.result()
     if options.json:
-        print_json({"job_id": job.job_id, "value": _plain(value), "report": job.report})
-        return
+        print_json({"job_id": job.job_id, "value": plain(value), "report": job.report})
+        return None
     _show_value(inputs, value)
     _show_report(job.report)
     if options.explain:
         _show_route(job.report)
+    return None
 
 
-def _inputs(given: list[str | Path]) -> list[str]:
-    """The texts in the order they were given; `-` and files stand for their lines."""
-    inputs: list[str] = []
+def _no_batch(options: argparse.Namespace) -> None:
+    if options.out is not None or options.retry_errors or options.concurrency is not None:
+        raise AccelError("usage", "--out, --retry-errors and --concurrency belong to --batch", "See `run --help`.")
+
+
+def _inputs(given: list[str | Path | WholeFile]) -> list[str | WholeFile]:
+    """What was given, in its order; `-` and files of lines stand for their lines."""
+    inputs: list[str | WholeFile] = []
     for each in given:
         if each == "-":
             inputs += _lines("the standard input", sys.stdin)
         elif isinstance(each, Path):
             inputs += _lines_of_file(each)
+        elif isinstance(each, WholeFile):
+            inputs.append(each)
         else:
             inputs.append(_checked(each, "--input"))
     if not inputs:
         raise AccelError(
             ErrorCode.BAD_INPUT,
             "there is no input",
-            'Give one: --input "a text", --input-file FILE, or --input - for lines.',
+            'Give one: --input "a text", --input-file FILE, --file FILE, or --input - for lines.',
         )
     return inputs
 
@@ -82,30 +99,16 @@ def _not_text(source: str) -> AccelError:
 
 
 def _task_of(client: Client, model: str, timeout: float) -> str:
-    task = str(client.model_info(model, timeout=timeout)["task"])
-    if not task:
-        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", "See `model info`.")
-    return task
+    return own_task(client.model_info(model, timeout=timeout), model)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no arrays: nested lists."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return value
-
-
-def _show_value(inputs: list[str], value: Any) -> None:
+def _show_value(inputs: list[str | bytes], value: Any) -> None:
     out = console()
     if isinstance(value, str):
         out.print("\n".join(map(safe, value.splitlines())), soft_wrap=True)
         return
     if not hasattr(value, "shape") or len(value.shape) != 2:
-        out.print(_plain(value))
+        out.print(plain(value))
         return
     out.print(f"{value.shape[0]} vectors of {value.shape[1]}, float32")
     rows = table("text", "begins")
@@ -116,7 +119,7 @@ def _show_value(inputs: list[str], value: Any) -> None:
         _show_similarities(inputs, value)
 
 
-def _show_similarities(inputs: list[str], vectors: Any) -> None:
+def _show_similarities(inputs: list[str | bytes], vectors: Any) -> None:
     import numpy as np
 
     norms = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -26,6 +26,17 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False), flush=True)
 
 
+def plain(value: Any) -> Any:
+    """JSON has no arrays: nested lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return value
+
+
 def console() -> Console:
     from rich.console import Console
 
@@ -58,6 +69,26 @@ def progress(what: str, *, quiet: bool) -> Iterator[OnProgress]:
 
         def report(state: str, done: int, total: int, _note: str) -> None:
             bar.update(task, description=safe(f"{state} {what}"), completed=done, total=total or None)
+
+        yield report
+
+
+@contextmanager
+def count_progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Called with how many are done and failed: a bar with the rate and the time left; nothing where nobody watches."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _done, _failed: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(safe(what)), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[notes]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, notes="")
+
+        def report(done: int, failed: int) -> None:
+            notes = f"{bar.tasks[0].speed or 0:.0f}/s" + (f", [red]{failed} failed[/]" if failed else "")
+            bar.update(task, completed=done, notes=notes)
 
         yield report
 

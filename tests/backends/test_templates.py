@@ -12,7 +12,7 @@ from ipfs_accel_node.backends.templates import TemplateProcess
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Say "ü" & <b>'}]
 TEMPLATES = {
     "plain": "{% for m in messages %}{{ m.role }}: {{ m['content'] }}\n{% endfor %}{{ bos_token }}",
-    "trimmed blocks": "{% for m in messages %}\n  {% if loop.first %}\n a\n  {% endif %}\n{{ m.content }}\n{% endfor %}",
+    "trimmed blocks": "{% for m in messages %}\n {% if loop.first %}\n a\n {% endif %}\n{{ m.role }}\n{% endfor %}",
     "loop controls": "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
     "to json": "{{ messages | tojson }} {{ messages | tojson(indent=2) }}",
     "the day": "{{ strftime_now('%Y') }}",
