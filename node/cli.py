@@ -15,8 +15,11 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode
+from .commands.parsers import add_node
+from .commands.parsing import PROGRAM, Parser
+from .commands.parsing import add as _add
+from .commands.parsing import common as _common
 
-PROGRAM: Final = "ipfs-accel-node"
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
@@ -65,7 +68,7 @@ def _coded(error: OSError) -> AccelError:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="A peer-to-peer inference node: models by CID, jobs to the node that finishes them first.",
         epilog=f"example:\n  {PROGRAM} start\n  {PROGRAM} model add ./all-MiniLM-L6-v2 --name minilm\n"
@@ -76,40 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_start(commands)
-    _add(commands, "status", "node:status", "show this node", "status --json")
-    _add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers")
-    _add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")
+    add_node(commands)
     _add_model(commands)
     _add_run(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Keeps examples as they are written, and raises usage errors like all others."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-    def error(self, message: str) -> Any:
-        raise AccelError("usage", message, f"Try: {self.prog} --help")
-
-
-def _common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
-    """Options that may stand before or after the command."""
-    absent = None if top else argparse.SUPPRESS
-    parser.add_argument("--data-dir", type=Path, default=absent, metavar="DIR", help="the node's data folder")
-    parser.add_argument(
-        "--json", action="store_true", default=False if top else argparse.SUPPRESS, help="print one JSON document"
-    )
-
-
-def _add(commands: Any, name: str, command: str, about: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=about[0].upper() + about[1:] + ".", epilog=f"example:\n  {PROGRAM} {example}"
-    )
-    _common(parser)
-    parser.set_defaults(command=command)
     return parser
 
 
