@@ -161,6 +161,21 @@ class AsyncClient:
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
 
+    async def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        return list(await self._ask("pin.ls", timeout))
+
+    async def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        return dict(await self._operate("pin.add", on_progress, model=model))
+
+    async def unpin_model(self, model: str) -> dict[str, Any]:
+        return dict(await self._operate("pin.rm", model=model))
+
+    async def pause(self, *, wait_s: float | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        return dict(await self._operate("pause", on_progress, wait_s=wait_s))
+
+    async def resume(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(await self._ask("resume", timeout))
+
     async def _complete(
         self, request: Request, payload: bytes, seconds: float, on_progress: OnProgress | None
     ) -> Completed:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode
-from .commands.parsers import add_node
+from .commands.parsers import add_node, add_pins
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_start(commands)
     add_node(commands)
     _add_model(commands)
+    add_pins(commands)
     _add_run(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
     return parser

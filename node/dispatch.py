@@ -30,6 +30,7 @@ from ..protocols.inference_session import (
     RefusedReceived,
     ResultReceived,
 )
+from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue
 from .content.cid import format_cid
@@ -37,6 +38,7 @@ from .exchanges import Answer, Exchange, Incoming
 from .identity_card import IdentityCard
 from .mesh.mesh import Mesh
 from .mesh.routing import Prediction, rank
+from .running import RunningJobs
 from .serving.service import ServingService
 
 log = logging.getLogger(__name__)
@@ -124,27 +126,29 @@ class Dispatcher:
         serving: ServingService,
         mesh: Mesh,
         book: CandidateBook,
+        availability: Availability,
+        running: RunningJobs,
     ) -> None:
         self._card = card
         self._catalogue = catalogue
         self._serving = serving
         self._mesh = mesh
         self._book = book
+        self._availability = availability
+        self._running = running
         self._rng = random.Random()  # noqa: S311 — spreads load, keeps no secret
         self.counters = JobCounters()
-        self.draining = False
 
     async def run(self, incoming: Incoming) -> None:
         """Answers `incoming` with its result, or raises the AccelError that becomes its answer."""
-        if self.draining:
-            raise AccelError(ErrorCode.DRAINING, "this node is stopping and takes no new jobs")
+        self._availability.check_takes()
         with self.counters.counted():
             started = trio.current_time()
             deadline = started + incoming.request.remaining_ms / 1000
             cid = self._catalogue.resolve(incoming.request.model)
             self._book.check_forced(incoming.request.options.get("on"))
             incoming.accept(0, 0.0)
-            with trio.move_on_at(deadline):
+            with trio.move_on_at(deadline), self._running.listed(incoming, cid, own=True):
                 job = Job(incoming, cid, await incoming.payload(), started, deadline)
                 report, payload = await self._try_all(job)
                 incoming.result(self._complete(job, report), payload)
@@ -205,6 +209,7 @@ class Dispatcher:
     async def _attempt(self, job: Job, prediction: Prediction) -> Outcome:
         chosen = prediction.candidate
         began = trio.current_time()
+        self._running.moved(job.incoming, self._book.node_name(chosen.peer_id), chosen.backend)
         try:
             with self._book.dispatched(prediction):
                 outcome = await (self._here if chosen.local else self._at_peer)(job, prediction)
@@ -219,6 +224,7 @@ class Dispatcher:
 
     async def _here(self, job: Job, prediction: Prediction) -> Outcome:
         await self._catalogue.ensure_here(job.cid, on_progress=job.incoming.progress)
+        self._availability.check_computes()
         request = job.next_request(prediction.candidate.backend)
         with self._serving.admit(request) as admission:
             return await self._serving.execute(

@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     # This node cannot do it, at least not now; another one may.
     BUSY = "busy"
     DRAINING = "draining"
+    PAUSED = "paused"
     MODEL_NOT_HERE = "model-not-here"
     NO_BACKEND = "no-backend"
     BACKEND_MISSING = "backend-missing"
@@ -45,6 +46,7 @@ class ErrorCode(StrEnum):
     HOSTILE_CONTENT = "hostile-content"
     DISK_FULL = "disk-full"
     MODEL_IN_USE = "model-in-use"
+    MODEL_PINNED = "model-pinned"
     # The node and its doors.
     NOT_RUNNING = "not-running"
     ALREADY_RUNNING = "already-running"
@@ -61,6 +63,7 @@ WORTH_ANOTHER_NODE = frozenset(
     {
         ErrorCode.BUSY,
         ErrorCode.DRAINING,
+        ErrorCode.PAUSED,
         ErrorCode.MODEL_NOT_HERE,
         ErrorCode.NO_BACKEND,
         ErrorCode.BACKEND_MISSING,

@@ -1,4 +1,4 @@
-"""`model add|ls|info|get|rm`. Adding, listing and removing work without a running node too."""
+"""`model add|ls|info|get|rm` and `pin add|ls|rm`. What needs no peer works without a running node too."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def listing(options: argparse.Namespace) -> None:
             safe(model["name"]) or "[dim]no name[/]",
             model["cid"][:12] + "…",
             size(model["size"]),
-            "[green]●[/]" if model["here"] else "",
+            ("[green]●[/]" if model["here"] else "") + (" pinned" if model["pinned"] else ""),
         )
         for place, offer in enumerate(model["nodes"] or [{}]):
             rows.add_row(*(shown if place == 0 else ("",) * len(shown)), *_offer_row(offer))
@@ -69,6 +69,7 @@ def info(options: argparse.Namespace) -> None:
     out.print(
         f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'} · "
         + safe(model.get("path") or "at peers")
+        + (" · pinned on this node" if model["pinned"] else "")
     )
     files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
     for file in model.get("files", []):
@@ -111,6 +112,51 @@ def remove(options: argparse.Namespace) -> None:
         console().print(f"removed {safe(removed['name'] or removed['cid'])}, {size(removed['freed'])} freed")
 
 
+def pin(options: argparse.Namespace) -> None:
+    with progress(options.model[:20], quiet=options.json) as report, _node_or_store(options) as (client, store):
+        if client is not None:
+            pinned = client.pin_model(options.model, on_progress=report)
+        else:
+            pinned = _pin(store, options.model, pinned=True)
+    _tell_pin(options, pinned, "stays on this node until `pin rm`")
+
+
+def unpin(options: argparse.Namespace) -> None:
+    with _node_or_store(options) as (client, store):
+        unpinned = client.unpin_model(options.model) if client else _pin(store, options.model, pinned=False)
+    _tell_pin(options, unpinned, "may be removed again")
+
+
+def pins(options: argparse.Namespace) -> None:
+    with _node_or_store(options) as (client, store):
+        pinned = client.pins() if client else [_pinned(each) for each in store.models() if each.pinned]
+    if options.json:
+        print_json(pinned)
+        return
+    if not pinned:
+        console().print("Nothing is pinned on this node. Pin a model: ipfs-accel-node pin add MODEL")
+        return
+    rows = table("model", "CID", ">size")
+    for model in pinned:
+        rows.add_row(safe(model["name"]) or "[dim]no name[/]", model["cid"][:12] + "…", size(model["size"]))
+    console().print(rows)
+
+
+def _pin(store: Any, model: str, *, pinned: bool) -> dict[str, Any]:
+    return _pinned(store.pin(store.resolve(model).cid_bytes, pinned=pinned))
+
+
+def _pinned(stored: Any) -> dict[str, Any]:
+    return {**_described(stored), "pinned": stored.pinned}
+
+
+def _tell_pin(options: argparse.Namespace, model: dict[str, Any], what: str) -> None:
+    if options.json:
+        print_json(model)
+    else:
+        console().print(f"{safe(model['name'] or model['cid'])} {what}", soft_wrap=True)
+
+
 @contextmanager
 def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None, Any]]:
     """The running node's client; without a node the store itself, locked while inside."""
@@ -146,6 +192,7 @@ def _unserved(stored: Any) -> dict[str, Any]:
         **_described(stored),
         "task": "",
         "here": True,
+        "pinned": stored.pinned,
         "nodes": [],
         "path": str(stored.path),
         "files": [{"path": str(path.relative_to(stored.path)), "size": path.stat().st_size} for path in files],

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from ..client import Client
-from .output import console, duration, print_json, safe, short_peer, size, state_style, table
+from ..client_requests import checked_timeout
+from .output import console, duration, print_json, progress, safe, short_peer, size, state_style, table
 
 
 def status(options: argparse.Namespace) -> None:
@@ -54,6 +55,26 @@ def peers(options: argparse.Namespace) -> None:
     for peer in sorted(known, key=lambda each: str(each["name"])):
         rows.add_row(*_row(peer))
     console().print(rows)
+
+
+def pause(options: argparse.Namespace) -> None:
+    wait_s = checked_timeout(options.timeout, 0) if options.wait else None
+    with Client(options.data_dir) as client, progress("", quiet=options.json) as report:
+        facts = client.pause(wait_s=wait_s, on_progress=report)
+    if options.json:
+        print_json(facts)
+        return
+    left = f"; {facts['in_hand']} left to finish" if facts["in_hand"] else ", and nothing runs here"
+    console().print(f"{state_style('paused')}{left}. Jobs go to peers until `ipfs-accel-node resume` or a restart.")
+
+
+def resume(options: argparse.Namespace) -> None:
+    with Client(options.data_dir) as client:
+        facts = client.resume()
+    if options.json:
+        print_json(facts)
+    else:
+        console().print(f"{state_style(facts['state'])}: this node computes jobs again.")
 
 
 def token(options: argparse.Namespace) -> None:

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
-from cluster import PROGRAM, NodeProcess
-
-
-def run(*arguments, data_dir, stdin="") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [PROGRAM, *map(str, arguments), "--data-dir", str(data_dir)],
-        input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def run_json(*arguments, data_dir):
-    done = run(*arguments, "--json", data_dir=data_dir)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from cluster import PROGRAM, NodeProcess, run_json
+from cluster import run_program as run
 
 
 @pytest.fixture(scope="module")
