@@ -254,7 +254,7 @@ class Dispatcher:
             case RefusedReceived(_, code, message, hint) | FailedReceived(_, code, message, hint):
                 raise AccelError(code, message, hint)
             case ProgressReceived(_, state, done, total, note):
-                job.incoming.progress(state, done, total, note)
+                job.incoming.progress(state, done, total, note or f"on {self._running.where(job.incoming)}")
             case ChunkReceived(_, offset, token_ids, text):
                 await job.incoming.chunk(offset, token_ids, text)
             case AcceptedReceived():

@@ -46,6 +46,11 @@ class RunningJobs:
         if (job := self._open.get(incoming)) is not None:
             job.node_name, job.backend = node_name, backend
 
+    def where(self, incoming: Incoming) -> str:
+        """The name of the node that has the job now."""
+        job = self._open.get(incoming)
+        return job.node_name if job else ""
+
     def describe(self, name_of: Callable[[bytes], str]) -> list[dict[str, Any]]:
         """The oldest first, at most `MOST_LISTED`."""
         now = trio.current_time()

@@ -14,7 +14,7 @@ from ...protocols.sealing import cluster_id, encode_token
 from ..availability import Availability
 from ..catalogue import Catalogue, KnownModel
 from ..config import Config
-from ..content.cid import format_cid
+from ..content.cid import format_cid, parse_cid
 from ..content.store import StoredModel
 from ..dispatch import JobCounters
 from ..exchanges import IncomingCall
@@ -86,7 +86,7 @@ class Operations:
             "token": encode_token(self._cluster_key, list(self._mesh.addresses)),
             "data_dir": str(self._config.data_dir),
             "socket": str(self._config.paths.socket),
-            "backends": self._serving.describe(),
+            "backends": self._backends(),
             "models": len(self._catalogue.here()),
             "peers": len(linked),
             "unlinked": [{"address": address, **error.as_dict()} for address, error in self._mesh.failures().items()],
@@ -170,6 +170,14 @@ class Operations:
             f"the node is paused, and {left} of its jobs had not finished after {seconds:g} s",
             "See `ipfs-accel-node top`, or wait longer with --timeout.",
         )
+
+    def _backends(self) -> list[dict[str, Any]]:
+        """Each backend, its models with the names that people know them by."""
+        named = self._name_of()
+        told = self._serving.describe()
+        for model in (model for backend in told for model in backend["models"]):
+            model["name"] = named(parse_cid(model["cid"]))
+        return told
 
     def _name_of(self) -> Callable[[bytes], str]:
         known = self._catalogue.known()

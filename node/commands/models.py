@@ -12,6 +12,7 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
+from . import panels
 from .output import console, duration, print_json, progress, safe, size, table
 
 
@@ -45,17 +46,7 @@ def listing(options: argparse.Namespace) -> None:
     if not models:
         console().print("No models yet. Add one: ipfs-accel-node model add FOLDER --name NAME")
         return
-    rows = table("model", "CID", ">size", "here", "node", "backend", ">1 KiB text", "state")
-    for model in models:
-        shown = (
-            safe(model["name"]) or "[dim]no name[/]",
-            model["cid"][:12] + "…",
-            size(model["size"]),
-            ("[green]●[/]" if model["here"] else "") + (" pinned" if model["pinned"] else ""),
-        )
-        for place, offer in enumerate(model["nodes"] or [{}]):
-            rows.add_row(*(shown if place == 0 else ("",) * len(shown)), *_offer_row(offer))
-    console().print(rows)
+    console().print(panels.models(models))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -75,7 +66,7 @@ def info(options: argparse.Namespace) -> None:
     for file in model.get("files", []):
         files.add_row(safe(file["path"]), size(file["size"]))
     for offer in model["nodes"]:
-        offers.add_row(*_offer_row(offer))
+        offers.add_row(*panels.offer_row(offer))
     for rows in (files, offers):
         if rows.row_count:
             out.print(rows)
@@ -201,14 +192,3 @@ def _unserved(stored: Any) -> dict[str, Any]:
 
 def _count(folder: Path) -> int:
     return sum(1 for path in folder.rglob("*") if path.is_file())
-
-
-def _offer_row(offer: dict[str, Any]) -> tuple[str, ...]:
-    if not offer:
-        return ("", "", "", "")
-    if offer["fixed_ms"] is None:
-        speed = "[dim]not measured[/]"
-    else:
-        speed = duration((offer["fixed_ms"] + offer["per_kib_ms"]) / 1e3)
-    state = "[green]warm[/]" if offer["warm"] else "[yellow]cold[/]"
-    return safe(offer["node_name"]), safe(offer["backend"]), speed, state

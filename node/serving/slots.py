@@ -145,7 +145,6 @@ class Slot:
             "reason": self.worker.reason,
             "queued": state.queued,
             "wait_s": state.wait_s,
-            "activity": next((_activity(each) for each in self.residents if each.activity), ""),
             "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
         }
 
@@ -340,11 +339,6 @@ def work_units(request: Request) -> float:
     """The work of a job in bytes of text, as its submitter counted it; never negative, 0 when it did not."""
     units = request.work.get("bytes", 0)
     return max(0.0, float(units)) if isinstance(units, int | float) and units == units else 0.0
-
-
-def _activity(resident: Resident) -> str:
-    state, done, total = resident.activity or ("", 0, 0)
-    return f"{state} {format_cid(resident.cid)[:16]}… {done}/{total}"
 
 
 def _described(resident: Resident) -> dict[str, Any]:

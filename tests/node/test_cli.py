@@ -46,19 +46,21 @@ REPORT = {
 ANSWERS = {
     "status": {
         "peer_id": "12D3", "node_name": HOSTILE, "state": "ready", "uptime_s": 7300.0, "peers": 1, "models": 2,
-        "jobs": {"running": 1, "completed": 2, "failed": 3}, "memory": {"used": 10**9, "limit": 2 * 10**9},
+        "jobs": {"running": 1, "completed": 2, "failed": 3}, "running": [
+            {"job_id": "ab" * 16, "model": HOSTILE, "task": HOSTILE, "own": True, "node_name": HOSTILE,
+             "backend": HOSTILE, "seconds": 61.0, "tokens": 7}], "memory": {"used": 10**9, "limit": 2 * 10**9},
         "backends": [{"name": "cpu", "device": HOSTILE, "state": "ready", "queued": 1, "wait_s": 0.5,
-                      "activity": "", "reason": ""}],
+                      "reason": "", "models": [{"cid": CID, "name": HOSTILE, "state": "loading", "error": None}]}],
         "addresses": ["/ip4/1.2.3.4/tcp/4011"], "token": "ian1abc", "cluster_id": "c", "unlinked": [],
     },
     "peers": [{"peer_id": "12D3KooWabcdefgh", "name": HOSTILE, "state": "ready", "linked": True, "rtt_ms": 1.5,
-               "last_heard_s": 1.0, "models": [], "addresses": [],
+               "bandwidth": 82e6, "last_heard_s": 1.0, "models": [], "addresses": [],
                "backends": [{"name": "cpu", "device": "d", "state": "ready", "queued": 3, "wait_s": 0.1}]}],
     "model.ls": [{"cid": CID, "name": HOSTILE, "size": 91_600_000, "task": HOSTILE, "here": True,
-                  "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32", "warm": True,
-                             "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
+                  "pinned": True, "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32",
+                                             "warm": True, "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
     "model.info": {"cid": CID, "name": HOSTILE, "size": 5, "task": "feature-extraction", "here": True, "nodes": [],
-                   "path": HOSTILE, "files": [{"path": HOSTILE, "size": 5}]},
+                   "pinned": True, "path": HOSTILE, "files": [{"path": HOSTILE, "size": 5}]},
     "model.rm": {"cid": CID, "name": HOSTILE, "freed": 5},
     "model.get": {"cid": CID, "name": "n", "size": 10**6, "seconds": 2.0, "by_source": {"p": 10**6}, "already": False},
     "model.add": {"cid": CID, "name": HOSTILE, "size": 5, "files": 1, "seconds": 0.1},
@@ -158,8 +160,12 @@ def test_json_is_what_the_node_said(run, command, method):
 
 
 def test_what_a_person_reads(run):
-    assert "up 2 h 1 min · 1 peers · 2 models" in run("status")[1]
-    assert re.search(r"…abcdefgh +ready +1\.5 ms +cpu +3", run("peers")[1])
+    status = run("status")[1]
+    assert "up 2 h 1 min · 1 peer · 2 models" in status
+    assert "jobs: 1 running · 2 done · 3 failed" in status
+    assert re.search(r"ready +■······· 1 +500\.0 ms +loading ", status)
+    assert re.search(r"abababab .*61 s +7", status)
+    assert re.search(r"…abcdefgh +ready +1\.5 ms +82\.0 MB/s +cpu +3", run("peers")[1])
     assert re.search(r"91\.6 MB .* 3\.0 ms +warm", run("model", "ls")[1])
     assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peers" in run("model", "get", "m")[1]
     assert run("token")[1] == "ipfs-accel-node start --join ian1abc\n"
