@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode
-from .commands.parsers import add_node, add_pins
+from .commands.parsers import add_completion, add_node, add_pins
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(commands)
     add_pins(commands)
     _add_run(commands)
+    add_completion(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
     return parser
 
@@ -137,6 +138,10 @@ def _add_run(commands: Any) -> None:
 
 def entry() -> None:
     """The program. A reader that leaves early, as `head` does, and a terminal without these letters are no errors."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks; the configuration, which reads all else, takes long to import
+        from .commands.completion import complete
+
+        complete(build_parser())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -39,3 +39,18 @@ def _add_pause(commands: Any) -> None:
     pause.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds to wait at most (300)")
     pause.description = f"{pause.description} A node that is restarted is not paused."
     add(commands, "resume", "node:resume", "compute jobs here again", "resume")
+
+
+def add_completion(commands: Any) -> None:
+    completion = add(commands, "completion", "completion:completion", "print a shell's completion script", _PLACES)
+    completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+
+
+_PLACES = f"""completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}
+  {PROGRAM} completion zsh > "${{fpath[1]}}/_{PROGRAM}"
+  {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish
+
+or, for bash without the bash-completion package, a line in ~/.bashrc:
+  eval "$({PROGRAM} completion bash)"
+
+Commands, models and nodes are completed; what is asked for comes from the running node."""
