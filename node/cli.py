@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.errors import AccelError, ErrorCode, docs_of
 from .commands.parsers import add_completion, add_node, add_pins
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: AccelError, *, as_json: bool) -> int:
     """One line for a person, one document for a program, never a traceback."""
     if as_json:
-        print(json.dumps({"error": error.as_dict()}))
+        print(json.dumps({"error": {**error.as_dict(), "docs": docs_of(error.code)}}))
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 2 if error.code in _USAGE_CODES else 1
 

@@ -56,6 +56,9 @@ class ErrorCode(StrEnum):
     VERSION_MISMATCH = "version-mismatch"
     PROTOCOL_ERROR = "protocol-error"
     UNKNOWN_MESSAGE = "unknown-message"
+    # The machine.
+    LIBRARY_MISMATCH = "library-mismatch"
+    NETWORK_UNREACHABLE = "network-unreachable"
 
 
 #: A job that failed with one of these is tried at the next candidate.
@@ -77,6 +80,15 @@ WORTH_ANOTHER_NODE = frozenset(
         ErrorCode.UNKNOWN_MESSAGE,
     }
 )
+
+
+_DOCS = "docs/errors.md"
+_KNOWN = frozenset(ErrorCode)
+
+
+def docs_of(code: str) -> str:
+    """Where the documentation explains a code; the page alone for one that this version does not know."""
+    return f"{_DOCS}#{code}" if code in _KNOWN else _DOCS
 
 
 class AccelError(Exception):

@@ -27,8 +27,9 @@ def status(options: argparse.Namespace) -> None:
     for address in facts["addresses"]:
         out.print(f"[dim]{safe(address)}[/]", soft_wrap=True)
     for failed in facts["unlinked"]:
-        told = safe(f"{failed['address']}: {failed['message']}")
-        out.print(f"[yellow]not linked: {told}[/] [dim]{safe(failed['code'])}[/]", soft_wrap=True)
+        out.print(
+            f"[yellow]not linked: {safe(panels.unlinked(failed))}[/] [dim]{safe(failed['code'])}[/]", soft_wrap=True
+        )
         out.print(f"[dim]{safe(failed['hint'])}[/]", soft_wrap=True)
 
 

@@ -16,6 +16,8 @@ OnProgress = Callable[[str, int, int, str], None]
 
 #: States of progress that are counted in bytes; all others take the time they take.
 BYTE_STATES: Final = frozenset({"adding", "checking", "fetching"})
+#: States that are over before anybody has read of them.
+_PASSING: Final = frozenset({"checking", "listing", "storing"})
 _MOST_LINES: Final = 16
 
 
@@ -84,7 +86,7 @@ def _plainly(what: str) -> OnProgress:
     told: set[str] = set()
 
     def report(state: str, _done: int, total: int, note: str) -> None:
-        if state not in told and len(told) < _MOST_LINES:
+        if state not in told | _PASSING and len(told) < _MOST_LINES:
             told.add(state)
             much = f", {size(total)}" if state in BYTE_STATES and total else ""
             line = f"{state} {what}".rstrip() + much + (f", {note}" if note else "")

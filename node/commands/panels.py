@@ -106,6 +106,12 @@ def models(known: Iterable[Facts], *, whole: bool = True) -> Table:
     return rows
 
 
+def unlinked(failed: Facts) -> str:
+    """Which peer cannot be reached and why; the reason often names the address itself."""
+    address, why = str(failed["address"]), str(failed["message"])
+    return why if why.startswith(address) else f"{address}: {why}"
+
+
 def offer_row(offer: Facts) -> tuple[str, ...]:
     """Node, backend, speed, state; nothing of a model that nobody runs."""
     if not offer:

@@ -18,7 +18,7 @@ import pytest
 from cluster import PROGRAM
 from ipfs_accel_node import __version__
 from ipfs_accel_node.node import cli, client_jobs
-from ipfs_accel_node.node.commands import doctor
+from ipfs_accel_node.node.commands import check_node, check_software
 from ipfs_accel_node.protocols import values
 from ipfs_accel_node.protocols.inference_session import CallReceived, RequestReceived
 
@@ -141,7 +141,7 @@ def test_inputs_keep_their_order(run, door, tmp_path, monkeypatch):
                                      ["run", "m", "--input", "x", "--task", "echo"], ["model", "get", "m"],
                                      ["model", "add", "/tmp"]])  # fmt: skip
 def test_what_others_call_themselves_is_shown_and_does_nothing(run, command, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     status, out, err = run(*command)
     assert (status, err) == (0, "")
     assert not any(letter in out for letter in "\x1b\x07")
@@ -230,8 +230,8 @@ def test_what_a_node_answers_keeps_to_one_line(open_door, capsys):
 
 def test_a_stopped_node_is_told_within_the_timeout(open_door, capsys, monkeypatch):
     monkeypatch.setattr(client_jobs, "GRACE_S", 0.0)
-    monkeypatch.setattr(doctor, "_NODE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_node, "_NODE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(check_software, "backends", list)
     common = ["--data-dir", str(open_door("nothing").data_dir)]
     began = time.monotonic()
     assert cli.main(["run", "m", "--input", "x", "--timeout", "0.2", *common]) == 1
@@ -258,7 +258,7 @@ def checks_of(capsys, data_dir) -> dict[str, dict]:
 
 
 def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -271,7 +271,7 @@ def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
     assert {"Python", "libp2p", "fastecdsa", "trio", "clock", "disk", "socket", "data folder"} <= set(checks)
     assert (checks["node"]["ok"], checks["node"]["required"]) == (False, False)
     assert all(check["ok"] or check["fix"] for check in checks.values())
-    monkeypatch.setattr(doctor, "_installed", lambda name: "" if name in ("libp2p", "torch") else "1.0")
+    monkeypatch.setattr(check_software, "installed", lambda name: "" if name in ("libp2p", "torch") else "1.0")
     checks = checks_of(capsys, tmp_path)
     assert (checks["libp2p"]["required"], checks["torch"]["required"]) == (True, False)
     assert "ipfs-accel-node[torch]" in checks["torch"]["fix"]
@@ -279,13 +279,13 @@ def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("address", ["here", "/ip4/300.1.1.1/tcp/1", "/ip4/127.0.0.1/tcp/99999"])
 def test_doctor_names_an_address_that_is_none(tmp_path, capsys, monkeypatch, address):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     monkeypatch.setenv("IPFS_ACCEL_LISTEN", address)
     assert checks_of(capsys, tmp_path)["port"]["code"] == "bad-config"
 
 
 def test_doctor_names_a_configuration_that_is_wrong(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     (tmp_path / "config.toml").write_text("thread = 4\n")
     check = checks_of(capsys, tmp_path)["configuration"]
     assert (check["ok"], check["code"]) == (False, "bad-config")
