@@ -13,7 +13,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
 from . import panels
-from .output import console, duration, print_json, progress, safe, size, table
+from .output import console, count, duration, print_json, progress, safe, size, table
 
 
 def add(options: argparse.Namespace) -> None:
@@ -34,7 +34,8 @@ def add(options: argparse.Namespace) -> None:
         return
     console().print(f"[bold]{added['cid']}[/]", soft_wrap=True)
     name = f"as {safe(added['name'])}, " if added["name"] else ""
-    console().print(f"[dim]{name}{size(added['size'])} in {added['files']} files, {duration(added['seconds'])}[/]")
+    files = count(added["files"], "file")
+    console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
 
 
 def listing(options: argparse.Namespace) -> None:
@@ -84,9 +85,8 @@ def get(options: argparse.Namespace) -> None:
         out.print("[dim]it was here already[/]")
         return
     rate = got["size"] / max(got["seconds"], 1e-9)
-    out.print(
-        f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {len(got['by_source'])} peers[/]"
-    )
+    sources = count(len(got["by_source"]), "peer")
+    out.print(f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {sources}[/]")
 
 
 def remove(options: argparse.Namespace) -> None:

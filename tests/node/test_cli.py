@@ -167,7 +167,7 @@ def test_what_a_person_reads(run):
     assert re.search(r"abababab .*61 s +7", status)
     assert re.search(r"…abcdefgh +ready +1\.5 ms +82\.0 MB/s +cpu +3", run("peers")[1])
     assert re.search(r"91\.6 MB .* 3\.0 ms +warm", run("model", "ls")[1])
-    assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peers" in run("model", "get", "m")[1]
+    assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peer" in run("model", "get", "m")[1]
     assert run("token")[1] == "ipfs-accel-node start --join ian1abc\n"
     assert json.loads(run("token", "--json")[1]) == {"token": "ian1abc", "cluster_id": "c"}
 
