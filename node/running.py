@@ -32,6 +32,9 @@ class RunningJobs:
     def __init__(self) -> None:
         self._open: dict[Incoming, _Open] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     @contextmanager
     def listed(self, incoming: Incoming, cid: bytes, *, own: bool) -> Iterator[None]:
         """While inside, the job is among them; `own` tells a job that was submitted here from a peer's."""

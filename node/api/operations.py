@@ -92,6 +92,7 @@ class Operations:
             "unlinked": [{"address": address, **error.as_dict()} for address, error in self._mesh.failures().items()],
             "jobs": vars(self._counters).copy(),
             "running": self._running.describe(self._name_of()),
+            "open": len(self._running),
             "memory": self._serving.memory(),
             "threads": self._config.threads,
         }

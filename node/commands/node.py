@@ -23,7 +23,7 @@ def status(options: argparse.Namespace) -> None:
         out.print(line, soft_wrap=True)
     out.print(panels.backends(facts) if facts["backends"] else _NO_BACKENDS)
     if facts["running"]:
-        out.print(panels.jobs(facts["running"]))
+        out.print(panels.jobs(facts["running"], facts["open"]))
     for address in facts["addresses"]:
         out.print(f"[dim]{safe(address)}[/]", soft_wrap=True)
     for failed in facts["unlinked"]:

@@ -54,8 +54,8 @@ def queue_bar(queued: int) -> str:
     return f"[{colour}]{'■' * filled}[/][dim]{'·' * (_BAR - filled)}[/] {queued}"
 
 
-def jobs(running: Sequence[Facts], total: int | None = None) -> Table:
-    """Open jobs; `total` tells how many there are, where not all are listed."""
+def jobs(running: Sequence[Facts], total: int) -> Table:
+    """Open jobs; `total` tells how many there are, as not all may be listed."""
     rows = table("job", "from", "model", "task", "runs on", ">for", ">tokens")
     for job in running:
         place = f"{safe(job['node_name'])} [dim]{safe(job['backend'])}[/]" if job["node_name"] else "[dim]waiting[/]"
@@ -69,7 +69,7 @@ def jobs(running: Sequence[Facts], total: int | None = None) -> Table:
             duration(job["seconds"]),
             str(job["tokens"]) if job["tokens"] else "[dim]–[/]",
         )
-    if total is not None and total > len(running):
+    if total > len(running):
         add_line(rows, f"[dim]and {total - len(running)} more[/]")
     return rows
 

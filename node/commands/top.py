@@ -63,7 +63,7 @@ def draw(facts: dict[str, Any], footer: str = "") -> RenderableType:
     if status["backends"]:
         parts.append(panels.backends(status))
     if status["running"]:
-        parts.append(panels.jobs(status["running"]))
+        parts.append(panels.jobs(status["running"], status["open"]))
     if facts["peers"]:
         parts.append(panels.peers(facts["peers"]))
     if facts["models"]:

@@ -46,7 +46,7 @@ REPORT = {
 ANSWERS = {
     "status": {
         "peer_id": "12D3", "node_name": HOSTILE, "state": "ready", "uptime_s": 7300.0, "peers": 1, "models": 2,
-        "jobs": {"running": 1, "completed": 2, "failed": 3}, "running": [
+        "jobs": {"running": 1, "completed": 2, "failed": 3}, "open": 1, "running": [
             {"job_id": "ab" * 16, "model": HOSTILE, "task": HOSTILE, "own": True, "node_name": HOSTILE,
              "backend": HOSTILE, "seconds": 61.0, "tokens": 7}], "memory": {"used": 10**9, "limit": 2 * 10**9},
         "backends": [{"name": "cpu", "device": HOSTILE, "state": "ready", "queued": 1, "wait_s": 0.5,
