@@ -14,7 +14,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import checked_timeout
 from . import panels
-from .output import console, print_json
+from .output import console, print_json, safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,11 +33,11 @@ def top(options: argparse.Namespace) -> None:
     moving = sys.stdout.isatty() and not options.json
     keys = _keys() if moving else nullcontext(_sleep)
     with Client(options.data_dir) as client, keys as pause, suppress(KeyboardInterrupt):
-        looks = _looks(client, interval, options.count, pause)
+        looks = _looks(client, interval, options.count, pause, steady=moving)
         if moving:
             _show_moving(looks)
         else:
-            for facts in looks:
+            for facts, _ in looks:
                 print_json(facts) if options.json else console().print(draw(facts))
 
 
@@ -54,7 +54,7 @@ def look(client: Client) -> dict[str, Any]:
 
 
 def draw(facts: dict[str, Any], footer: str = "") -> RenderableType:
-    """One screen: only what there is something to say of."""
+    """One screen: only what there is something to say of. `footer` is markup."""
     from rich.console import Group
     from rich.text import Text
 
@@ -69,25 +69,34 @@ def draw(facts: dict[str, Any], footer: str = "") -> RenderableType:
     if facts["models"]:
         parts.append(panels.models(facts["models"], whole=False))
     if footer:
-        parts.append(Text(footer, style="dim"))
+        parts.append(Text.from_markup(footer))
     return Group(*parts)
 
 
-def _looks(client: Client, interval: float, number: int | None, pause: Pause) -> Iterator[dict[str, Any]]:
-    looked = 0
+def _looks(
+    client: Client, interval: float, number: int | None, pause: Pause, *, steady: bool
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """What is seen, and why it is an old view; a node that goes away ends the looks unless they are `steady`."""
+    facts, lost, looked = look(client), "", 1
     while True:
-        yield look(client)
-        looked += 1
+        yield facts, lost
         if (number is not None and looked >= number) or pause(interval):
             return
+        try:
+            facts, lost = look(client), ""
+        except AccelError as error:
+            if not steady:
+                raise
+            lost = error.message
+        looked += 1
 
 
-def _show_moving(looks: Iterator[dict[str, Any]]) -> None:
+def _show_moving(looks: Iterator[tuple[dict[str, Any], str]]) -> None:
     from rich.live import Live
 
     with Live(console=console(), screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        for facts in looks:
-            live.update(draw(facts, "q ends"), refresh=True)
+        for facts, lost in looks:
+            live.update(draw(facts, f"[red]{safe(lost)}[/]" if lost else "[dim]q ends[/]"), refresh=True)
 
 
 def _sleep(seconds: float) -> bool:

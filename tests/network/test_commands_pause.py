@@ -101,3 +101,14 @@ def test_nothing_is_loaded_or_measured_while_paused(tmp_path):
         assert client.pause(wait_s=30)["in_hand"] == 0
         client.resume()
         desk.wait_measured(cid)
+
+
+def test_pausing_ends_what_is_measured_and_resuming_takes_it_up(tmp_path):
+    with NodeProcess("desk", tmp_path / "desk", "--backends", "echo") as desk, desk.client() as client:
+        cid = client.add_model(make_echo_model(tmp_path / "model", work_ms=200), "mine")["cid"]
+        wait_until(lambda: any(each["state"] == "measuring" for each in client.status()["backends"][0]["models"]))
+        assert client.pause(wait_s=30)["in_hand"] == 0
+        (offer,) = client.model_info(cid)["nodes"]
+        assert offer["fixed_ms"] is None
+        client.resume()
+        desk.wait_measured(cid)

@@ -208,8 +208,9 @@ def test_a_mistake_is_one_line_for_a_person_and_a_document_for_a_program(run, co
     assert (status, out) == (2, "")
     assert re.fullmatch(rf"error: [^\n]+ \[{code}\][^\n]*\n", err)
     status, out, _ = run(*command, "--json")
-    assert status == 2
-    assert json.loads(out)["error"]["code"] == code
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (2, code)
+    assert error["docs"] == ("docs/errors.md" if code == "usage" else f"docs/errors.md#{code}")
 
 
 def test_lines_that_are_no_text(run, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node.node.commands import output, panels, top
+from ipfs_accel_node.protocols.errors import AccelError
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -80,3 +81,24 @@ def test_more_jobs_than_are_listed_are_counted():
 )  # fmt: skip
 def test_durations(seconds, shown):
     assert output.duration(seconds) == shown
+
+
+def test_a_screen_outlives_its_node_and_a_pipe_does_not(monkeypatch):
+    answers = [facts("n", "m"), AccelError("not-running", "no node answers"), facts("again", "m")]
+
+    def look(_client):
+        answer = answers.pop(0)
+        if isinstance(answer, AccelError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(top, "look", look)
+    seen = list(top._looks(None, 1.0, 3, lambda _seconds: False, steady=True))
+    assert [(view["status"]["node_name"], lost) for view, lost in seen] == [
+        ("n", ""), ("n", "no node answers"), ("again", "")
+    ]  # fmt: skip
+    answers[:] = [facts("n", "m"), AccelError("not-running", "no node answers")]
+    looks = top._looks(None, 1.0, None, lambda _seconds: False, steady=False)
+    next(looks)
+    with pytest.raises(AccelError):
+        next(looks)
