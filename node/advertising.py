@@ -8,6 +8,7 @@ import time
 import trio
 
 from ..protocols.advert import Advert, ModelInfo
+from .availability import Availability
 from .catalogue import Catalogue
 from .mesh.mesh import Mesh
 from .serving.service import ServingService
@@ -22,8 +23,11 @@ INTERVAL_S = 10.0
 class Advertiser:
     """Publishes this node's advert. `changed()` may be called from anywhere on the event loop."""
 
-    def __init__(self, node_name: str, catalogue: Catalogue, serving: ServingService, mesh: Mesh) -> None:
+    def __init__(
+        self, node_name: str, availability: Availability, catalogue: Catalogue, serving: ServingService, mesh: Mesh
+    ) -> None:
         self._node_name = node_name
+        self._availability = availability
         self._catalogue = catalogue
         self._serving = serving
         self._mesh = mesh
@@ -31,7 +35,6 @@ class Advertiser:
         self._incarnation = time.time_ns()
         self._counter = 0
         self._change = trio.Event()
-        self.state = "ready"
 
     def changed(self) -> None:
         self._change.set()
@@ -59,7 +62,7 @@ class Advertiser:
             incarnation=self._incarnation,
             counter=self._counter,
             node_name=self._node_name,
-            state=self.state,
+            state=self._availability.state,
             addresses=tuple(self._mesh.addresses),
             backends=tuple(self._serving.backend_states()),
             models=models,

@@ -17,6 +17,7 @@ from .advertising import Advertiser
 from .api.local import LocalDoor, serve_socket
 from .api.operations import Operations
 from .api.peer import PeerDoor
+from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue
 from .config import Config
@@ -25,6 +26,7 @@ from .dispatch import Dispatcher
 from .identity_card import IdentityCard
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
+from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ def run(config: Config, on_ready: OnReady) -> None:
 class Node:
     """The parts of a running node that act together."""
 
+    availability: Availability
     mesh: Mesh
     serving: ServingService
     catalogue: Catalogue
@@ -83,7 +86,8 @@ async def _run_node(config: Config, on_ready: OnReady) -> None:
 def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str]) -> Node:
     card = IdentityCard(own.peer_id, config.node_name)
     store = ModelStore(config.paths.content)
-    changes = _Changes()
+    changes, running = _Changes(), RunningJobs()
+    availability = Availability(changes.tell)
     serving = ServingService(
         ServingSettings(config.backends, config.threads, config.memory_bytes, config.precision),
         model_path=lambda cid: _path_of(store, cid),
@@ -91,7 +95,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         measurements_path=config.paths.measurements,
         on_change=changes.tell,
     )
-    peer_door = PeerDoor(card, serving)
+    peer_door = PeerDoor(card, serving, availability, running)
     mesh = Mesh(
         MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses),
         own,
@@ -100,12 +104,12 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         read_block=partial(_read_block, store),
     )
     catalogue = Catalogue(store, serving, mesh, changes.tell)
-    book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time)
-    dispatcher = Dispatcher(card, catalogue, serving, mesh, book)
-    advertiser = Advertiser(config.node_name, catalogue, serving, mesh)
+    book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
+    dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
+    advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
     changes.listener = advertiser.changed
-    operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters)
-    return Node(mesh, serving, catalogue, dispatcher, advertiser, operations, peer_door)
+    operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters, availability, running)
+    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, peer_door)
 
 
 class _Changes:
@@ -161,8 +165,7 @@ async def _until_stopped(node: Node) -> None:
 
 async def _drain(node: Node, scope: trio.CancelScope) -> None:
     """Takes no new job, says so, and lets those that run finish."""
-    node.peer_door.draining = node.dispatcher.draining = True
-    node.advertiser.state = node.operations.state = "draining"
+    node.availability.drain()
     with trio.move_on_after(_DRAIN_DEADLINE_S):
         await node.advertiser.publish()
         while node.running_jobs:

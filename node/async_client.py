@@ -156,7 +156,7 @@ class AsyncClient:
         completed = await self._complete(asked, on_progress)
         return Generation.of(completed.value, completed.report)
 
-    async def resume(self, stream: AsyncTextStream, *, on_progress: OnProgress | None = None) -> AsyncTextStream:
+    async def resume_stream(self, stream: AsyncTextStream, *, on_progress: OnProgress | None = None) -> AsyncTextStream:
         """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
         asked = stream.asked.going_on_from(stream.delivered)
         text = AsyncTextStream(asked, stream)
@@ -213,6 +213,21 @@ class AsyncClient:
 
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
+
+    async def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        return list(await self._ask("pin.ls", timeout))
+
+    async def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        return dict(await self._operate("pin.add", on_progress, model=model))
+
+    async def unpin_model(self, model: str) -> dict[str, Any]:
+        return dict(await self._operate("pin.rm", model=model))
+
+    async def pause(self, *, wait_s: float | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        return dict(await self._operate("pause", on_progress, wait_s=wait_s))
+
+    async def resume(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(await self._ask("resume", timeout))
 
     async def _begin(
         self, job: AnyJob, asked: Asked, on_progress: OnProgress | None, on_chunk: OnChunk | None = None

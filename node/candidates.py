@@ -12,6 +12,7 @@ from typing import Any
 from ..protocols.advert import Offer
 from ..protocols.errors import AccelError, ErrorCode
 from ..protocols.work import Work
+from .availability import PAUSED, RESUME, Availability
 from .content.cid import format_cid
 from .identity_card import IdentityCard
 from .mesh.directory import Directory, Peer
@@ -58,12 +59,14 @@ class CandidateBook:
         directory: Directory,
         model_size: Callable[[bytes], int | None],
         clock: Callable[[], float],
+        availability: Availability,
     ) -> None:
         self._card = card
         self._serving = serving
         self._directory = directory
         self._model_size = model_size
         self._clock = clock
+        self._availability = availability
         self._observed: dict[Key, _Observation] = defaultdict(_Observation)
         self._outstanding: dict[object, tuple[str, str, float, float]] = {}
         self._failed: dict[tuple[str, str], float] = {}
@@ -75,7 +78,7 @@ class CandidateBook:
         return [each for each in found if on is None or self._is(each.peer_id, on)]
 
     def check_forced(self, on: str | None) -> None:
-        """Raises AccelError unknown-peer, or bad-input when `on` means more than one node."""
+        """Raises AccelError unknown-peer, bad-input when `on` means more than one node, or paused."""
         if on is None:
             return
         everyone = {self._card.node, *(peer.peer_id for peer in self._directory.peers())}
@@ -88,6 +91,8 @@ class CandidateBook:
             )
         if len(meant) > 1:
             raise AccelError(ErrorCode.BAD_INPUT, f"{on!r} means more than one node: {', '.join(meant)}")
+        if self._is_paused(meant[0]):
+            raise _paused(f"{self.node_name(meant[0])} is paused and computes no new jobs")
 
     def node_name(self, peer_id: str) -> str:
         if peer_id == self._card.node:
@@ -132,10 +137,13 @@ class CandidateBook:
 
     def may_still_come(self) -> bool:
         """Whether a backend, here or at a linked peer, has not yet been found to work or not."""
-        states = [*self._serving.backend_states(), *(each for peer in self._live() for each in peer.backends)]
+        here = [] if self._availability.is_paused else self._serving.backend_states()
+        states = [*here, *(each for peer in self._live() for each in peer.backends)]
         return any(backend.state in _UNDECIDED for backend in states)
 
     def no_candidate(self, cid: bytes, task: str, on: str | None) -> AccelError:
+        if self._availability.is_paused and self._here(cid, task):
+            return _paused(f"this node is paused, and no other can run {task} of {format_cid(cid)}")
         where = f" on {on!r}" if on else ""
         return AccelError(
             ErrorCode.NO_BACKEND,
@@ -144,6 +152,9 @@ class CandidateBook:
         )
 
     def _local(self, cid: bytes, task: str) -> list[Candidate]:
+        return [] if self._availability.is_paused else self._here(cid, task)
+
+    def _here(self, cid: bytes, task: str) -> list[Candidate]:
         if self._model_size(cid) is None:
             return self._after_a_fetch(cid, task)
         waits = {state.name: state.wait_s for state in self._serving.backend_states()}
@@ -215,7 +226,17 @@ class CandidateBook:
             if (to, on) == (peer_id, backend) and at >= peer.advert_at
         )
 
+    def _is_paused(self, peer_id: str) -> bool:
+        if peer_id == self._card.node:
+            return self._availability.is_paused
+        peer = self._directory.get(peer_id)
+        return peer is not None and peer.state == PAUSED
+
     def _is(self, peer_id: str, on: str) -> bool:
         if on == "local":
             return peer_id == self._card.node
         return on in (peer_id, self.node_name(peer_id)) or (len(on) >= 6 and peer_id.endswith(on))
+
+
+def _paused(message: str) -> AccelError:
+    return AccelError(ErrorCode.PAUSED, message, RESUME)

@@ -143,8 +143,20 @@ class Catalogue:
             await self.get(cid, None, on_progress=on_progress)
         self._store.touch(cid)
 
-    async def remove(self, text: str) -> dict[str, Any]:
+    async def pin(self, text: str, *, on_progress: OnProgress) -> StoredModel:
+        """Keeps a model on this node; one that is known but not here is fetched first. Raises AccelError."""
+        cid = self.resolve(text)
+        await self.ensure_here(cid, on_progress=on_progress)
+        return await trio.to_thread.run_sync(partial(self._store.pin, cid, pinned=True))
+
+    async def unpin(self, text: str) -> StoredModel:
         stored = self.require_here(text)
+        return await trio.to_thread.run_sync(partial(self._store.pin, stored.cid_bytes, pinned=False))
+
+    async def remove(self, text: str) -> dict[str, Any]:
+        """Raises AccelError model-pinned, model-in-use, and what `resolve` raises."""
+        stored = self.require_here(text)
+        self._store.check_removable(stored.cid_bytes)
         await self._serving.unload(stored.cid_bytes)
         await trio.to_thread.run_sync(self._store.remove, stored.cid_bytes)
         self._tasks.pop(stored.cid_bytes, None)

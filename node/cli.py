@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.errors import AccelError, ErrorCode, docs_of
+from .commands.parsers import add_completion, add_node, add_pins
+from .commands.parsing import PROGRAM, Parser
+from .commands.parsing import add as _add
+from .commands.parsing import common as _common
 from .commands.whole_file import WholeFile
 
-PROGRAM: Final = "ipfs-accel-node"
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: AccelError, *, as_json: bool) -> int:
     """One line for a person, one document for a program, never a traceback."""
     if as_json:
-        print(json.dumps({"error": error.as_dict()}))
+        print(json.dumps({"error": {**error.as_dict(), "docs": docs_of(error.code)}}))
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 2 if error.code in _USAGE_CODES else 1
 
@@ -66,7 +69,7 @@ def _coded(error: OSError) -> AccelError:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="A peer-to-peer inference node: models by CID, jobs to the node that finishes them first.",
         epilog=f"example:\n  {PROGRAM} start\n  {PROGRAM} model add ./all-MiniLM-L6-v2 --name minilm\n"
@@ -77,40 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_start(commands)
-    _add(commands, "status", "node:status", "show this node", "status --json")
-    _add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers")
-    _add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")
+    add_node(commands)
     _add_model(commands)
+    add_pins(commands)
     _add_run(commands)
+    add_completion(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Keeps examples as they are written, and raises usage errors like all others."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-    def error(self, message: str) -> Any:
-        raise AccelError("usage", message, f"Try: {self.prog} --help")
-
-
-def _common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
-    """Options that may stand before or after the command."""
-    absent = None if top else argparse.SUPPRESS
-    parser.add_argument("--data-dir", type=Path, default=absent, metavar="DIR", help="the node's data folder")
-    parser.add_argument(
-        "--json", action="store_true", default=False if top else argparse.SUPPRESS, help="print one JSON document"
-    )
-
-
-def _add(commands: Any, name: str, command: str, about: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=about[0].upper() + about[1:] + ".", epilog=f"example:\n  {PROGRAM} {example}"
-    )
-    _common(parser)
-    parser.set_defaults(command=command)
     return parser
 
 
@@ -182,6 +157,10 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def entry() -> None:
     """The program. A reader that leaves early, as `head` does, and a terminal without these letters are no errors."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks; the configuration, which reads all else, takes long to import
+        from .commands.completion import complete
+
+        complete(build_parser())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -169,7 +169,7 @@ class Client:
         job = self._send(Job(asked.request.job_id, asked.seconds, options.get("on_progress")), asked)
         return Generation.of(_waited(job), job.report)
 
-    def resume(self, stream: TextStream, *, on_progress: OnProgress | None = None) -> TextStream:
+    def resume_stream(self, stream: TextStream, *, on_progress: OnProgress | None = None) -> TextStream:
         """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
         asked = stream.asked.going_on_from(stream.delivered)
         return self._send(TextStream(asked, on_progress, stream), asked)
@@ -246,6 +246,27 @@ class Client:
 
     def remove_model(self, model: str) -> dict[str, Any]:
         return dict(self._operate("model.rm", model=model))
+
+    def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The models that are pinned on this node."""
+        return list(self._ask("pin.ls", timeout))
+
+    def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        """Keeps a model on this node: it is not removed until it is unpinned. Fetched first when it is not here."""
+        return dict(self._operate("pin.add", on_progress, model=model))
+
+    def unpin_model(self, model: str) -> dict[str, Any]:
+        return dict(self._operate("pin.rm", model=model))
+
+    def pause(self, *, wait_s: float | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        """The node computes no new jobs until `resume`; with `wait_s`, returns when nothing runs there any more.
+
+        A restarted node is not paused. Raises AccelError deadline-exceeded after `wait_s`; it stays paused then.
+        """
+        return dict(self._operate("pause", on_progress, wait_s=wait_s))
+
+    def resume(self, *, timeout: float | None = None) -> dict[str, Any]:
+        return dict(self._ask("resume", timeout))
 
     def _ask(self, method: str, timeout: float | None, /, **arguments: Any) -> Any:
         """A question about the node, which it answers at once or not at all."""

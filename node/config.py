@@ -1,7 +1,8 @@
 """The configuration: one object, validated once. Flags over environment over `config.toml` in the data folder.
 
-Only this file reads the environment. Every setting may be given as a flag of `start` (`--memory 8G`), as a variable
-(`IPFS_ACCEL_MEMORY=8G`) or in the file (`memory = "8G"`). A variable that is empty counts as not given.
+Only this file reads the environment, except that `cli` looks whether a shell asks for completions. Every setting may
+be given as a flag of `start` (`--memory 8G`), as a variable (`IPFS_ACCEL_MEMORY=8G`) or in the file
+(`memory = "8G"`). A variable that is empty counts as not given.
 """
 
 from __future__ import annotations

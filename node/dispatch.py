@@ -33,6 +33,7 @@ from ..protocols.inference_session import (
 from ..protocols.resumption import OPTION, pack_resumption, unpack_payload
 from ..protocols.values import pack
 from ..protocols.work import Work
+from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue
 from .content.cid import format_cid
@@ -42,6 +43,7 @@ from .finished_jobs import FinishedJobs, digest
 from .identity_card import IdentityCard
 from .mesh.mesh import Mesh
 from .mesh.routing import Prediction, rank
+from .running import RunningJobs
 from .serving.service import ServingService
 
 log = logging.getLogger(__name__)
@@ -156,28 +158,30 @@ class Dispatcher:
         serving: ServingService,
         mesh: Mesh,
         book: CandidateBook,
+        availability: Availability,
+        running: RunningJobs,
     ) -> None:
         self._card = card
         self._catalogue = catalogue
         self._serving = serving
         self._mesh = mesh
         self._book = book
+        self._availability = availability
+        self._running = running
         self._rng = random.Random()  # noqa: S311 — spreads load, keeps no secret
         self._finished = FinishedJobs(trio.current_time)
         self.counters = JobCounters()
-        self.draining = False
 
     async def run(self, incoming: Incoming) -> None:
         """Answers `incoming` with its result, or raises the AccelError that becomes its answer."""
-        if self.draining:
-            raise AccelError(ErrorCode.DRAINING, "this node is stopping and takes no new jobs")
+        self._availability.check_takes()
         with self.counters.counted():
             started = trio.current_time()
             deadline = started + incoming.request.remaining_ms / 1000
             cid = self._catalogue.resolve(incoming.request.model)
             self._book.check_forced(incoming.request.options.get("on"))
             incoming.accept(0, 0.0)
-            with trio.move_on_at(deadline):
+            with trio.move_on_at(deadline), self._running.listed(incoming, cid, own=True):
                 job = await self._job(incoming, cid, started, deadline)
                 report, payload = await self._result_of(job)
                 incoming.result(report, payload)
@@ -257,6 +261,7 @@ class Dispatcher:
     async def _attempt(self, job: Job, prediction: Prediction) -> Outcome:
         chosen = prediction.candidate
         attempt = _Attempt(prediction, job.work, trio.current_time(), len(job.delivered.token_ids))
+        self._running.moved(job.incoming, self._book.node_name(chosen.peer_id), chosen.backend)
         try:
             with self._book.dispatched(prediction):
                 outcome = await (self._here if chosen.local else self._at_peer)(job, prediction)
@@ -278,6 +283,7 @@ class Dispatcher:
 
     async def _here(self, job: Job, prediction: Prediction) -> Outcome:
         await self._catalogue.ensure_here(job.cid, on_progress=job.incoming.progress)
+        self._availability.check_computes()
         request = job.next_request(prediction.candidate.backend)
         with self._serving.admit(request) as admission:
             return await self._serving.execute(
@@ -307,7 +313,7 @@ class Dispatcher:
             case RefusedReceived(_, code, message, hint) | FailedReceived(_, code, message, hint):
                 raise AccelError(code, message, hint)
             case ProgressReceived(_, state, done, total, note):
-                job.incoming.progress(state, done, total, note)
+                job.incoming.progress(state, done, total, note or f"on {self._running.where(job.incoming)}")
             case ChunkReceived(_, offset, token_ids, text):
                 await job.take_chunk(offset, token_ids, text)
             case AcceptedReceived():

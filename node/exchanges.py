@@ -98,6 +98,8 @@ class Incoming:
         self.request = request
         self.accepted = False
         self.ended = False
+        #: How many have been sent back so far.
+        self.tokens = 0
         self._channel = channel
         self._session = channel.session
         self._request_id = request_id
@@ -124,6 +126,7 @@ class Incoming:
     async def chunk(self, offset: int, token_ids: list[int], text: str) -> None:
         """Sends tokens; waits while the peer reads too slowly, so nothing piles up without a bound."""
         self._session.chunk(self._request_id, offset, token_ids, text)
+        self.tokens = offset + len(token_ids)
         self._channel.wake_writer()
         while self._session.queued_bytes > _MAX_QUEUED_BYTES:
             await self._channel.written()

@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     # This node cannot do it, at least not now; another one may.
     BUSY = "busy"
     DRAINING = "draining"
+    PAUSED = "paused"
     MODEL_NOT_HERE = "model-not-here"
     NO_BACKEND = "no-backend"
     BACKEND_MISSING = "backend-missing"
@@ -46,6 +47,7 @@ class ErrorCode(StrEnum):
     HOSTILE_CONTENT = "hostile-content"
     DISK_FULL = "disk-full"
     MODEL_IN_USE = "model-in-use"
+    MODEL_PINNED = "model-pinned"
     # The node and its doors.
     NOT_RUNNING = "not-running"
     ALREADY_RUNNING = "already-running"
@@ -55,6 +57,9 @@ class ErrorCode(StrEnum):
     VERSION_MISMATCH = "version-mismatch"
     PROTOCOL_ERROR = "protocol-error"
     UNKNOWN_MESSAGE = "unknown-message"
+    # The machine.
+    LIBRARY_MISMATCH = "library-mismatch"
+    NETWORK_UNREACHABLE = "network-unreachable"
 
 
 #: A job that failed with one of these is tried at the next candidate.
@@ -62,6 +67,7 @@ WORTH_ANOTHER_NODE = frozenset(
     {
         ErrorCode.BUSY,
         ErrorCode.DRAINING,
+        ErrorCode.PAUSED,
         ErrorCode.MODEL_NOT_HERE,
         ErrorCode.NO_BACKEND,
         ErrorCode.BACKEND_MISSING,
@@ -75,6 +81,15 @@ WORTH_ANOTHER_NODE = frozenset(
         ErrorCode.UNKNOWN_MESSAGE,
     }
 )
+
+
+_DOCS = "docs/errors.md"
+_KNOWN = frozenset(ErrorCode)
+
+
+def docs_of(code: str) -> str:
+    """Where the documentation explains a code; the page alone for one that this version does not know."""
+    return f"{_DOCS}#{code}" if code in _KNOWN else _DOCS
 
 
 class AccelError(Exception):

@@ -45,6 +45,27 @@ def make_echo_model(folder: Path, **settings: Any) -> Path:
     return folder
 
 
+def run_program(*arguments: object, data_dir: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A command as a user runs it, with a wide terminal's width; it never ends in a traceback."""
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments), "--data-dir", str(data_dir)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment(), "COLUMNS": "200"},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def run_json(*arguments: object, data_dir: Path, status: int = 0) -> Any:
+    """The document that a command prints with `--json` when it ends with that exit status."""
+    done = run_program(*arguments, "--json", data_dir=data_dir)
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
 class NodeFailedError(Exception):
     """A node process did not do what it should; the message ends with what it logged."""
 

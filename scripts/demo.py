@@ -282,7 +282,8 @@ def _measured(models: list[dict[str, Any]], cid: str) -> list[dict[str, Any]]:
 
 def _doing(node: NodeProcess, status: dict[str, Any]) -> str:
     backend = status["backends"][0]
-    return f"{node.name} {backend.get('activity') or backend['state']}"
+    moving = [model["state"] for model in backend["models"] if model["state"] not in ("warm", "cold")]
+    return f"{node.name} {moving[0] if moving else backend['state']}"
 
 
 def _check_choice(report: dict[str, Any]) -> None:

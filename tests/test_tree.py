@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ipfs_accel_node import __version__
 from ipfs_accel_node.node.cli import build_parser
-from ipfs_accel_node.protocols.errors import WORTH_ANOTHER_NODE, ErrorCode
+from ipfs_accel_node.protocols.errors import WORTH_ANOTHER_NODE, ErrorCode, docs_of
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -118,9 +118,20 @@ def test_scripts_that_begin_with_a_shebang_can_be_run():
 
 
 def test_every_error_code_is_explained_and_no_other():
-    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \| (yes|no) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    text = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r'^\| <a name="[a-z-]+"></a>`([a-z-]+)` \| .+ \| .+ \| (yes|no) \|$', text, re.M)
     assert [code for code, _ in rows] == [str(code) for code in ErrorCode]
     assert {code for code, retried in rows if retried == "yes"} == set(WORTH_ANOTHER_NODE)
+
+
+def test_every_error_code_can_be_linked_to():
+    anchors = re.findall(r'<a name="([a-z-]+)"></a>`\1`', (ROOT / "docs" / "errors.md").read_text())
+    assert anchors == [str(code) for code in ErrorCode]
+    for code in ErrorCode:
+        page, _, anchor = docs_of(code).partition("#")
+        assert (ROOT / page).is_file()
+        assert anchor == code
+    assert (ROOT / docs_of("a-code-of-a-later-version")).is_file()
 
 
 def test_every_command_in_the_readme_exists():

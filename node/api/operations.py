@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -9,16 +11,23 @@ import trio
 from ... import __version__
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.sealing import cluster_id, encode_token
+from ..availability import Availability
 from ..catalogue import Catalogue, KnownModel
 from ..config import Config
-from ..content.cid import format_cid
+from ..content.cid import format_cid, parse_cid
+from ..content.store import StoredModel
 from ..dispatch import JobCounters
 from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
 from ..mesh.directory import Peer
 from ..mesh.mesh import Mesh
+from ..running import RunningJobs
 from ..serving.service import ServingService
 from .local import Operation
+
+_LOOK_EVERY_S = 0.05
+_TELL_EVERY_S = 5.0
+_LONGEST_WAIT_S = 30 * 86_400.0
 
 
 class Operations:
@@ -33,6 +42,8 @@ class Operations:
         serving: ServingService,
         mesh: Mesh,
         counters: JobCounters,
+        availability: Availability,
+        running: RunningJobs,
     ) -> None:
         self._config = config
         self._card = card
@@ -41,8 +52,9 @@ class Operations:
         self._serving = serving
         self._mesh = mesh
         self._counters = counters
+        self._availability = availability
+        self._running = running
         self._started = trio.current_time()
-        self.state = "ready"
 
     def by_name(self) -> dict[str, Operation]:
         return {
@@ -54,6 +66,11 @@ class Operations:
             "model.ls": self.list_models,
             "model.info": self.info,
             "model.rm": self.remove,
+            "pin.add": self.pin,
+            "pin.ls": self.pins,
+            "pin.rm": self.unpin,
+            "pause": self.pause,
+            "resume": self.resume,
         }
 
     async def status(self, call: IncomingCall) -> dict[str, Any]:  # noqa: ARG002
@@ -62,18 +79,20 @@ class Operations:
             "peer_id": self._card.node,
             "node_name": self._card.node_name,
             "version": __version__,
-            "state": self.state,
+            "state": self._availability.state,
             "uptime_s": trio.current_time() - self._started,
             "addresses": list(self._mesh.addresses),
             "cluster_id": cluster_id(self._cluster_key),
             "token": encode_token(self._cluster_key, list(self._mesh.addresses)),
             "data_dir": str(self._config.data_dir),
             "socket": str(self._config.paths.socket),
-            "backends": self._serving.describe(),
+            "backends": self._backends(),
             "models": len(self._catalogue.here()),
             "peers": len(linked),
             "unlinked": [{"address": address, **error.as_dict()} for address, error in self._mesh.failures().items()],
             "jobs": vars(self._counters).copy(),
+            "running": self._running.describe(self._name_of()),
+            "open": len(self._running),
             "memory": self._serving.memory(),
             "threads": self._config.threads,
         }
@@ -114,6 +133,57 @@ class Operations:
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         return await self._catalogue.remove(_text(call, "model"))
 
+    async def pins(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
+        return [_pinned(stored) for stored in self._catalogue.here() if stored.pinned]
+
+    async def pin(self, call: IncomingCall) -> dict[str, Any]:
+        return _pinned(await self._catalogue.pin(_text(call, "model"), on_progress=call.progress))
+
+    async def unpin(self, call: IncomingCall) -> dict[str, Any]:
+        return _pinned(await self._catalogue.unpin(_text(call, "model")))
+
+    async def pause(self, call: IncomingCall) -> dict[str, Any]:
+        """Computes no new jobs; with `wait_s`, answers when nothing runs here any more."""
+        wait_s = _seconds(call, "wait_s")
+        self._availability.pause()
+        self._serving.pause(True)
+        if wait_s:
+            await self._until_idle(call, wait_s)
+        return {"state": self._availability.state, "in_hand": self._serving.in_hand}
+
+    async def resume(self, call: IncomingCall) -> dict[str, Any]:  # noqa: ARG002
+        self._availability.resume()
+        self._serving.pause(False)
+        return {"state": self._availability.state, "in_hand": self._serving.in_hand}
+
+    async def _until_idle(self, call: IncomingCall, seconds: float) -> None:
+        told = (0, 0.0)
+        with trio.move_on_after(seconds):
+            while left := self._serving.in_hand:
+                now = trio.current_time()
+                if told[0] != left or now - told[1] > _TELL_EVERY_S:
+                    told = left, now
+                    call.progress("waiting", 0, 0, f"{left} left to finish")
+                await trio.sleep(_LOOK_EVERY_S)
+            return
+        raise AccelError(
+            ErrorCode.DEADLINE_EXCEEDED,
+            f"the node is paused, and {left} of its jobs had not finished after {seconds:g} s",
+            "See `ipfs-accel-node top`, or wait longer with --timeout.",
+        )
+
+    def _backends(self) -> list[dict[str, Any]]:
+        """Each backend, its models with the names that people know them by."""
+        named = self._name_of()
+        told = self._serving.describe()
+        for model in (model for backend in told for model in backend["models"]):
+            model["name"] = named(parse_cid(model["cid"]))
+        return told
+
+    def _name_of(self) -> Callable[[bytes], str]:
+        known = self._catalogue.known()
+        return lambda cid: known[cid].name if cid in known else ""
+
     def _model(self, model: KnownModel) -> dict[str, Any]:
         return {
             "cid": format_cid(model.cid),
@@ -121,6 +191,7 @@ class Operations:
             "size": model.size,
             "task": model.task,
             "here": model.here is not None,
+            "pinned": model.here is not None and model.here.pinned,
             "nodes": self._offers(model),
         }
 
@@ -153,6 +224,7 @@ def _peer(peer: Peer, now: float) -> dict[str, Any]:
         "state": peer.state,
         "linked": peer.linked,
         "rtt_ms": peer.rtt_s * 1e3,
+        "bandwidth": peer.bandwidth,
         "last_heard_s": now - peer.last_heard,
         "addresses": list(peer.addresses),
         "backends": [
@@ -189,3 +261,17 @@ def _text(call: IncomingCall, key: str) -> str:
 
 def _optional_text(call: IncomingCall, key: str) -> str | None:
     return _text(call, key) if call.arguments.get(key) is not None else None
+
+
+def _seconds(call: IncomingCall, key: str) -> float:
+    """Nothing at all where it was not given."""
+    value = call.arguments.get(key) if isinstance(call.arguments, dict) else None
+    if value is None:
+        return 0.0
+    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value <= _LONGEST_WAIT_S:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{call.method} takes {key!r} up to {_LONGEST_WAIT_S:g} s")
+    return float(value)
+
+
+def _pinned(stored: StoredModel) -> dict[str, Any]:
+    return {"cid": stored.cid, "name": stored.name, "size": stored.size, "pinned": stored.pinned}

@@ -9,31 +9,40 @@ import trio
 
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
+from ..availability import Availability
 from ..content.cid import parse_cid
 from ..exchanges import Incoming, IncomingCall
 from ..hold_points import hold
 from ..identity_card import IdentityCard
+from ..running import RunningJobs
 from ..serving.service import ServingService
 
 
 class PeerDoor:
     """Answers the jobs of one node's peers."""
 
-    def __init__(self, card: IdentityCard, serving: ServingService) -> None:
+    def __init__(
+        self, card: IdentityCard, serving: ServingService, availability: Availability, running: RunningJobs
+    ) -> None:
         self._card = card
         self._serving = serving
-        self.draining = False
+        self._availability = availability
+        self._running = running
         self.running = 0
 
     async def handle_request(self, incoming: Incoming) -> None:
         request = incoming.request
-        if self.draining:
-            raise AccelError(ErrorCode.DRAINING, "this node takes no new jobs")
-        parse_cid(request.model)
+        self._availability.check_computes()
+        cid = parse_cid(request.model)
         await self._hold(request, "before-admission")
         self.running += 1
         try:
-            with trio.move_on_after(request.remaining_ms / 1000), self._serving.admit(request) as admission:
+            with (
+                trio.move_on_after(request.remaining_ms / 1000),
+                self._serving.admit(request) as admission,
+                self._running.listed(incoming, cid, own=False),
+            ):
+                self._running.moved(incoming, self._card.node_name, admission.backend)
                 incoming.accept(admission.queue_length, admission.expected_wait_s)
                 report, payload = await self._serving.execute(
                     admission,

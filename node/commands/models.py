@@ -1,4 +1,4 @@
-"""`model add|ls|info|get|rm`. Adding, listing and removing work without a running node too."""
+"""`model add|ls|info|get|rm` and `pin add|ls|rm`. What needs no peer works without a running node too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
-from .output import console, duration, print_json, progress, safe, size, table
+from . import panels
+from .output import console, count, duration, print_json, progress, safe, size, table
 
 
 def add(options: argparse.Namespace) -> None:
@@ -33,7 +34,8 @@ def add(options: argparse.Namespace) -> None:
         return
     console().print(f"[bold]{added['cid']}[/]", soft_wrap=True)
     name = f"as {safe(added['name'])}, " if added["name"] else ""
-    console().print(f"[dim]{name}{size(added['size'])} in {added['files']} files, {duration(added['seconds'])}[/]")
+    files = count(added["files"], "file")
+    console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
 
 
 def listing(options: argparse.Namespace) -> None:
@@ -45,17 +47,7 @@ def listing(options: argparse.Namespace) -> None:
     if not models:
         console().print("No models yet. Add one: ipfs-accel-node model add FOLDER --name NAME")
         return
-    rows = table("model", "CID", ">size", "here", "node", "backend", ">1 KiB text", "state")
-    for model in models:
-        shown = (
-            safe(model["name"]) or "[dim]no name[/]",
-            model["cid"][:12] + "…",
-            size(model["size"]),
-            "[green]●[/]" if model["here"] else "",
-        )
-        for place, offer in enumerate(model["nodes"] or [{}]):
-            rows.add_row(*(shown if place == 0 else ("",) * len(shown)), *_offer_row(offer))
-    console().print(rows)
+    console().print(panels.models(models))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -69,12 +61,13 @@ def info(options: argparse.Namespace) -> None:
     out.print(
         f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'} · "
         + safe(model.get("path") or "at peers")
+        + (" · pinned on this node" if model["pinned"] else "")
     )
     files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
     for file in model.get("files", []):
         files.add_row(safe(file["path"]), size(file["size"]))
     for offer in model["nodes"]:
-        offers.add_row(*_offer_row(offer))
+        offers.add_row(*panels.offer_row(offer))
     for rows in (files, offers):
         if rows.row_count:
             out.print(rows)
@@ -92,9 +85,8 @@ def get(options: argparse.Namespace) -> None:
         out.print("[dim]it was here already[/]")
         return
     rate = got["size"] / max(got["seconds"], 1e-9)
-    out.print(
-        f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {len(got['by_source'])} peers[/]"
-    )
+    sources = count(len(got["by_source"]), "peer")
+    out.print(f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {sources}[/]")
 
 
 def remove(options: argparse.Namespace) -> None:
@@ -109,6 +101,51 @@ def remove(options: argparse.Namespace) -> None:
         print_json(removed)
     else:
         console().print(f"removed {safe(removed['name'] or removed['cid'])}, {size(removed['freed'])} freed")
+
+
+def pin(options: argparse.Namespace) -> None:
+    with progress(options.model[:20], quiet=options.json) as report, _node_or_store(options) as (client, store):
+        if client is not None:
+            pinned = client.pin_model(options.model, on_progress=report)
+        else:
+            pinned = _pin(store, options.model, pinned=True)
+    _tell_pin(options, pinned, "stays on this node until `pin rm`")
+
+
+def unpin(options: argparse.Namespace) -> None:
+    with _node_or_store(options) as (client, store):
+        unpinned = client.unpin_model(options.model) if client else _pin(store, options.model, pinned=False)
+    _tell_pin(options, unpinned, "may be removed again")
+
+
+def pins(options: argparse.Namespace) -> None:
+    with _node_or_store(options) as (client, store):
+        pinned = client.pins() if client else [_pinned(each) for each in store.models() if each.pinned]
+    if options.json:
+        print_json(pinned)
+        return
+    if not pinned:
+        console().print("Nothing is pinned on this node. Pin a model: ipfs-accel-node pin add MODEL")
+        return
+    rows = table("model", "CID", ">size")
+    for model in pinned:
+        rows.add_row(safe(model["name"]) or "[dim]no name[/]", model["cid"][:12] + "…", size(model["size"]))
+    console().print(rows)
+
+
+def _pin(store: Any, model: str, *, pinned: bool) -> dict[str, Any]:
+    return _pinned(store.pin(store.resolve(model).cid_bytes, pinned=pinned))
+
+
+def _pinned(stored: Any) -> dict[str, Any]:
+    return {**_described(stored), "pinned": stored.pinned}
+
+
+def _tell_pin(options: argparse.Namespace, model: dict[str, Any], what: str) -> None:
+    if options.json:
+        print_json(model)
+    else:
+        console().print(f"{safe(model['name'] or model['cid'])} {what}", soft_wrap=True)
 
 
 @contextmanager
@@ -146,6 +183,7 @@ def _unserved(stored: Any) -> dict[str, Any]:
         **_described(stored),
         "task": "",
         "here": True,
+        "pinned": stored.pinned,
         "nodes": [],
         "path": str(stored.path),
         "files": [{"path": str(path.relative_to(stored.path)), "size": path.stat().st_size} for path in files],
@@ -154,14 +192,3 @@ def _unserved(stored: Any) -> dict[str, Any]:
 
 def _count(folder: Path) -> int:
     return sum(1 for path in folder.rglob("*") if path.is_file())
-
-
-def _offer_row(offer: dict[str, Any]) -> tuple[str, ...]:
-    if not offer:
-        return ("", "", "", "")
-    if offer["fixed_ms"] is None:
-        speed = "[dim]not measured[/]"
-    else:
-        speed = duration((offer["fixed_ms"] + offer["per_kib_ms"]) / 1e3)
-    state = "[green]warm[/]" if offer["warm"] else "[yellow]cold[/]"
-    return safe(offer["node_name"]), safe(offer["backend"]), speed, state

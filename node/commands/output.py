@@ -6,13 +6,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 OnProgress = Callable[[str, int, int, str], None]
+
+#: States of progress that are counted in bytes; all others take the time they take.
+BYTE_STATES: Final = frozenset({"adding", "checking", "fetching"})
+#: States that are over before anybody has read of them.
+_PASSING: Final = frozenset({"checking", "listing", "storing"})
+_MOST_LINES: Final = 16
 
 
 def safe(text: object) -> str:
@@ -44,33 +50,60 @@ def console() -> Console:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """Columns whose name begins with `>` are aligned to the right."""
+    """Columns whose name begins with `>` are aligned to the right and never broken."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+    made = Table(
+        box=SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="cyan",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
     return made
+
+
+def add_line(rows: Table, *cells: str) -> None:
+    """A row that keeps to one line: what is too long for its column is cut short."""
+    from rich.text import Text
+
+    lines = [Text.from_markup(cell, overflow="ellipsis") for cell in cells]
+    for line in lines:
+        line.no_wrap = True
+    rows.add_row(*lines)
 
 
 @contextmanager
 def progress(what: str, *, quiet: bool) -> Iterator[OnProgress]:
-    """A bar with rate and time left while inside; nothing where nobody watches."""
-    if quiet or not sys.stderr.isatty():
+    """Tells on stderr what goes on while inside: moving on a terminal, else a plain line a state."""
+    if quiet:
         yield lambda _state, _done, _total, _note: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    elif sys.stderr.isatty():
+        from .bars import Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(safe(what), total=None)
+        with Bars(what) as bars:
+            yield bars.report
+    else:
+        yield _plainly(what)
 
-        def report(state: str, done: int, total: int, _note: str) -> None:
-            bar.update(task, description=safe(f"{state} {what}"), completed=done, total=total or None)
 
-        yield report
+def _plainly(what: str) -> OnProgress:
+    told: set[str] = set()
+
+    def report(state: str, _done: int, total: int, note: str) -> None:
+        if state not in told | _PASSING and len(told) < _MOST_LINES:
+            told.add(state)
+            much = f", {size(total)}" if state in BYTE_STATES and total else ""
+            line = f"{state} {what}".rstrip() + much + (f", {note}" if note else "")
+            print("".join(letter if letter.isprintable() else "�" for letter in line), file=sys.stderr, flush=True)
+
+    return report
 
 
 @contextmanager
@@ -102,12 +135,22 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def count(number: int, what: str) -> str:
+    """`1 peer`, `2 peers`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
+    """For a person: `3.3 ms`, `1.5 s`, `12 s`, `5 min`, `3 h 20 min`, `2 d 4 h`."""
+    if 0 < seconds < 5e-5:
+        return "<0.1 ms"
     if seconds < 1:
         return f"{seconds * 1e3:.1f} ms"
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
     return f"{minutes} min" if hours < 2 else f"{hours} h {minutes % 60} min"
 
 

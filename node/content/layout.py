@@ -29,11 +29,12 @@ _PARTIAL_KEPT_S: Final = 14 * 86_400.0
 
 @dataclass(frozen=True)
 class Label:
-    """What may change about a model; times in seconds since 1970."""
+    """What may change about a model; times in seconds since 1970. A pinned model is not removed."""
 
     name: str
     added_at: float
     last_used: float
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class Layout:
         """A label that cannot be read is replaced by one without a name."""
         try:
             fields = json.loads(self.label(cid).read_bytes())
-            return Label(str(fields["name"]), float(fields["added_at"]), float(fields["last_used"]))
+            times = float(fields["added_at"]), float(fields["last_used"])
+            return Label(str(fields["name"]), *times, pinned=fields.get("pinned") is True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: %s", self.label(cid), error)
             added_at = self.model(cid).stat().st_mtime

@@ -41,10 +41,29 @@ class StoreLock:
         os.close(self._descriptor)
 
     def _held(self, descriptor: int) -> AccelError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace")
+        holder = _noted(descriptor)
         os.close(descriptor)
         return AccelError(
             ErrorCode.ALREADY_RUNNING,
             f"process {holder or '?'} uses {self._path.parent}",
             "Stop that node, or give this one its own --data-dir.",
         )
+
+
+def holder_of(root: Path) -> str:
+    """The process that holds the store there, `?` where it did not say; empty when none does. Leaves it as it is."""
+    try:
+        descriptor = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return _noted(descriptor) or "?"
+    finally:
+        os.close(descriptor)
+
+
+def _noted(descriptor: int) -> str:
+    return os.pread(descriptor, 20, 0).decode(errors="replace")

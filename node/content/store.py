@@ -2,7 +2,7 @@
 
     models/<cid>/…            the plain Hugging Face folder; leaf blocks are (file, offset, length) into it
     manifests/<cid>.contents  its leaves' digests and its dag-pb nodes: never changes
-    manifests/<cid>.json      its name and times
+    manifests/<cid>.json      its name and times, and whether it is pinned
     partial/<cid>/…           what is being fetched, or has to be
     adding/…                  what is being added or removed, cleared at every opening
     lock                      held by the process that writes here
@@ -47,6 +47,7 @@ class StoredModel:
     size: int
     added_at: float
     last_used: float
+    pinned: bool
 
 
 class ModelStore:
@@ -138,15 +139,28 @@ class ModelStore:
         given = names.checked(name) if name else ""
         with coded_errors(), self._changing:
             old = self._require(cid)
-            label = Label(given, old.added_at, old.last_used)
-            self._layout.write_label(cid, label)
-            return self._remember(cid, label)
+            return self._relabel(cid, Label(given, old.added_at, old.last_used, old.pinned))
+
+    def pin(self, cid: bytes, *, pinned: bool) -> StoredModel:
+        """Keeps a model from being removed, or no longer. Raises AccelError unknown-model."""
+        with coded_errors(), self._changing:
+            old = self._require(cid)
+            return self._relabel(cid, Label(old.name, old.added_at, old.last_used, pinned))
+
+    def check_removable(self, cid: bytes) -> None:
+        """Raises AccelError unknown-model, model-pinned."""
+        model = self._require(cid)
+        if model.pinned:
+            called = model.name or model.cid
+            raise AccelError(
+                ErrorCode.MODEL_PINNED, f"{called} is pinned on this node", f"Unpin it: ipfs-accel-node pin rm {called}"
+            )
 
     def remove(self, cid: bytes) -> None:
-        """Removes a model at once; its space is free when this returns. Raises AccelError unknown-model."""
+        """Removes a model at once: its space is free when this returns. Raises what `check_removable` raises."""
         with coded_errors(), _removed(self._layout.scratch()) as trash:
             with self._changing:
-                self._require(cid)
+                self.check_removable(cid)
                 os.rename(self._layout.model(cid), trash)
                 sync(self._layout.models)
                 self._layout.contents(cid).unlink(missing_ok=True)
@@ -206,14 +220,19 @@ class ModelStore:
     def _note_use(self, cid: bytes, now: float) -> None:
         model = self._stored.get(cid)
         if model is not None:
-            label = Label(model.name, model.added_at, now)
+            label = Label(model.name, model.added_at, now, model.pinned)
             with coded_errors():
                 self._layout.write_label(cid, label, synced=False)
             self._remember(cid, label)
 
+    def _relabel(self, cid: bytes, label: Label) -> StoredModel:
+        self._layout.write_label(cid, label)
+        return self._remember(cid, label)
+
     def _remember(self, cid: bytes, label: Label) -> StoredModel:
         folder, size = self._layout.model(cid), self._contents[cid].size
-        model = StoredModel(format_cid(cid), cid, label.name, folder, size, label.added_at, label.last_used)
+        times = label.added_at, label.last_used
+        model = StoredModel(format_cid(cid), cid, label.name, folder, size, *times, label.pinned)
         self._stored[cid] = model
         return model
 
@@ -235,7 +254,9 @@ class ModelStore:
 
 def _label(old: StoredModel | None, name: str) -> Label:
     now = time.time()
-    return Label(name or (old.name if old else ""), old.added_at if old else now, now)
+    if old is None:
+        return Label(name, now, now)
+    return Label(name or old.name, old.added_at, now, old.pinned)
 
 
 @contextmanager

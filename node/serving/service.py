@@ -145,6 +145,16 @@ class ServingService:
             raise
         self._changed()
 
+    def pause(self, paused: bool) -> None:
+        """Nothing more is loaded or measured in the background, or again; jobs are the caller's to keep away."""
+        self._warmer.pause(paused)
+
+    @property
+    def in_hand(self) -> int:
+        """How many jobs, and models on their way into memory, keep this machine busy now."""
+        residents = [resident for slot in self._slots for resident in slot.residents]
+        return sum(each.jobs + (each.activity is not None and not each.jobs) for each in residents)
+
     def offers(self) -> list[Offer]:
         """What this node can run, warm or cold, measured or not."""
         return [

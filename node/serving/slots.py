@@ -147,7 +147,6 @@ class Slot:
             "reason": self.worker.reason,
             "queued": state.queued,
             "wait_s": state.wait_s,
-            "activity": next((_activity(each) for each in self.residents if each.activity), ""),
             "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
         }
 
@@ -342,11 +341,6 @@ class Slot:
 def _work_done(request: Request, report: dict[str, Any]) -> Work:
     """The work that was asked for, with the tokens that were really written."""
     return replace(Work.of(request.work), outputs=float(report["counts"].get("output_tokens", 0)))
-
-
-def _activity(resident: Resident) -> str:
-    state, done, total = resident.activity or ("", 0, 0)
-    return f"{state} {format_cid(resident.cid)[:16]}… {done}/{total}"
 
 
 def _described(resident: Resident) -> dict[str, Any]:

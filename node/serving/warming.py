@@ -48,10 +48,11 @@ class Warmer:
         self._on_change = on_change
         self._lock = lock
         self._current: tuple[bytes, trio.CancelScope] | None = None
+        self._paused = False
 
     async def run(self) -> None:
         while True:
-            work = next(self._work(), None)
+            work = None if self._paused else next(self._work(), None)
             if work is None:
                 with trio.move_on_after(_AGAIN_AFTER_S):
                     await self._news.wait()
@@ -62,6 +63,13 @@ class Warmer:
     def look_again(self) -> None:
         """Something changed that may be worth warming a model for."""
         self._news.ring()
+
+    def pause(self, paused: bool) -> None:
+        """Stops what goes on in the background and begins nothing, until told otherwise."""
+        self._paused = paused
+        if paused and self._current is not None:
+            self._current[1].cancel()
+        self.look_again()
 
     def has_work_for(self, cid: bytes) -> bool:
         at_it = self._current is not None and self._current[0] == cid

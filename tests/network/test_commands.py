@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
-from cluster import PROGRAM, NodeProcess
-
-
-def run(*arguments, data_dir, stdin="") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [PROGRAM, *map(str, arguments), "--data-dir", str(data_dir)],
-        input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def run_json(*arguments, data_dir):
-    done = run(*arguments, "--json", data_dir=data_dir)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from cluster import PROGRAM, NodeProcess, run_json
+from cluster import run_program as run
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +92,17 @@ def test_a_mistake_is_one_line_with_a_code(node, arguments, code, status):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["peers"], ["token"], ["run", "m", "--input", "x"], ["model", "get", "m"]]
+    "arguments",
+    [
+        ["status"],
+        ["peers"],
+        ["token"],
+        ["run", "m", "--input", "x"],
+        ["model", "get", "m"],
+        ["top"],
+        ["pause"],
+        ["resume"],
+    ],
 )
 def test_without_a_node_it_says_how_to_start_one(tmp_path, arguments):
     done = run(*arguments, data_dir=tmp_path)
@@ -128,7 +123,8 @@ def test_a_node_that_cannot_start_says_why(tmp_path, arguments):
 
 @pytest.mark.parametrize(
     "command", [[], ["start"], ["status"], ["peers"], ["token"], ["model"], ["model", "add"], ["model", "ls"],
-                ["model", "info"], ["model", "get"], ["model", "rm"], ["run"], ["doctor"]]
+                ["model", "info"], ["model", "get"], ["model", "rm"], ["run"], ["doctor"], ["top"], ["pause"],
+                ["resume"], ["pin"], ["pin", "add"], ["pin", "ls"], ["pin", "rm"], ["completion"]]
 )  # fmt: skip
 def test_every_help_has_an_example(command):
     done = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, timeout=20)

@@ -104,7 +104,7 @@ def test_when_the_entry_node_dies_the_rest_is_asked_for_again(tmp_path):
     held.release()
     with NodeProcess("mortal", tmp_path / "data", "--backends", "echo") as node:
         node.wait_ready()
-        rest = client.resume(stream)
+        rest = client.resume_stream(stream)
         assert rest.job_id == stream.job_id
         assert "".join(rest) == WHOLE[len(stream.text) :]
         assert (rest.text, rest.token_ids) == (WHOLE, list(range(TOKENS)))

@@ -63,6 +63,10 @@ def test_values_progress_and_report(run, open_door):
             assert await client.embed("m", ["a", "b"]) == ["a", "b"]
             assert await client.model_info("x") == {"method": "model.info", "model": "x"}
             assert await client.remove_model("x") == {"method": "model.rm", "model": "x"}
+            assert await client.pin_model("x") == {"method": "pin.add", "model": "x"}
+            assert await client.unpin_model("x") == {"method": "pin.rm", "model": "x"}
+            assert await client.pause(wait_s=2.5) == {"method": "pause", "wait_s": 2.5}
+            assert await client.resume() == {"method": "resume"}
             assert (await client.add_model("x"))["path"].startswith("/")
             assert (await client.get_model("x", "n"))["name"] == "n"
             assert await client.config() == {"method": "config"}

@@ -6,6 +6,7 @@ import random
 from contextlib import ExitStack
 
 import pytest
+from ipfs_accel_node.node.availability import Availability
 from ipfs_accel_node.node.candidates import CandidateBook
 from ipfs_accel_node.node.identity_card import IdentityCard
 from ipfs_accel_node.node.mesh.directory import Directory
@@ -49,7 +50,8 @@ class World:
         self.serving = FakeServing()
         self.here = {}
         card = IdentityCard("me", "my-node")
-        self.book = CandidateBook(card, self.serving, self.directory, self.here.get, self.clock)
+        self.availability = Availability(lambda: None)
+        self.book = CandidateBook(card, self.serving, self.directory, self.here.get, self.clock, self.availability)
 
     def peer(self, peer_id, *, speed=SPEED, state="ready", wait_s=0.0, linked=True, counter=1):
         if linked:
@@ -184,3 +186,35 @@ def test_outputs_are_expected_to_be_as_long_as_they_were(world):
     for _ in range(60):
         world.book.wrote(CID, 20)
     assert world.book.expected_outputs(CID) == pytest.approx(20, abs=0.1)
+
+
+def test_a_paused_node_leaves_itself_out_and_says_so(world):
+    world.local()
+    world.availability.pause()
+    assert world.candidates() == []
+    assert world.book.no_candidate(CID, "t", None).code == ErrorCode.PAUSED
+    assert world.book.no_candidate(CID, "other", None).code == ErrorCode.NO_BACKEND
+    world.peer("peer")
+    assert [each.peer_id for each in world.candidates()] == ["peer"]
+    world.peer("resting", state="paused")
+    assert [each.peer_id for each in world.candidates()] == ["peer"]
+    for on in ("local", "my-node", "resting-name"):
+        with pytest.raises(AccelError) as refused:
+            world.book.check_forced(on)
+        assert refused.value.code == ErrorCode.PAUSED
+    world.availability.resume()
+    world.book.check_forced("local")
+    assert {each.peer_id for each in world.candidates()} == {"me", "peer"}
+
+
+def test_a_node_that_stops_can_be_neither_paused_nor_resumed():
+    changes = []
+    availability = Availability(lambda: changes.append(availability.state))
+    availability.pause()
+    availability.pause()
+    availability.drain()
+    assert changes == ["paused", "draining"]
+    for change in (availability.pause, availability.resume, availability.check_takes, availability.check_computes):
+        with pytest.raises(AccelError) as refused:
+            change()
+        assert refused.value.code == ErrorCode.DRAINING

@@ -18,7 +18,7 @@ import pytest
 from cluster import PROGRAM
 from ipfs_accel_node import __version__
 from ipfs_accel_node.node import cli, client_jobs
-from ipfs_accel_node.node.commands import doctor
+from ipfs_accel_node.node.commands import check_node, check_software
 from ipfs_accel_node.protocols import values
 from ipfs_accel_node.protocols.inference_session import CallReceived, RequestReceived
 
@@ -46,19 +46,21 @@ REPORT = {
 ANSWERS = {
     "status": {
         "peer_id": "12D3", "node_name": HOSTILE, "state": "ready", "uptime_s": 7300.0, "peers": 1, "models": 2,
-        "jobs": {"running": 1, "completed": 2, "failed": 3}, "memory": {"used": 10**9, "limit": 2 * 10**9},
+        "jobs": {"running": 1, "completed": 2, "failed": 3}, "open": 1, "running": [
+            {"job_id": "ab" * 16, "model": HOSTILE, "task": HOSTILE, "own": True, "node_name": HOSTILE,
+             "backend": HOSTILE, "seconds": 61.0, "tokens": 7}], "memory": {"used": 10**9, "limit": 2 * 10**9},
         "backends": [{"name": "cpu", "device": HOSTILE, "state": "ready", "queued": 1, "wait_s": 0.5,
-                      "activity": "", "reason": ""}],
+                      "reason": "", "models": [{"cid": CID, "name": HOSTILE, "state": "loading", "error": None}]}],
         "addresses": ["/ip4/1.2.3.4/tcp/4011"], "token": "ian1abc", "cluster_id": "c", "unlinked": [],
     },
     "peers": [{"peer_id": "12D3KooWabcdefgh", "name": HOSTILE, "state": "ready", "linked": True, "rtt_ms": 1.5,
-               "last_heard_s": 1.0, "models": [], "addresses": [],
+               "bandwidth": 82e6, "last_heard_s": 1.0, "models": [], "addresses": [],
                "backends": [{"name": "cpu", "device": "d", "state": "ready", "queued": 3, "wait_s": 0.1}]}],
     "model.ls": [{"cid": CID, "name": HOSTILE, "size": 91_600_000, "task": HOSTILE, "here": True,
-                  "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32", "warm": True,
-                             "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
+                  "pinned": True, "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32",
+                                             "warm": True, "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
     "model.info": {"cid": CID, "name": HOSTILE, "size": 5, "task": "feature-extraction", "here": True, "nodes": [],
-                   "path": HOSTILE, "files": [{"path": HOSTILE, "size": 5}]},
+                   "pinned": True, "path": HOSTILE, "files": [{"path": HOSTILE, "size": 5}]},
     "model.rm": {"cid": CID, "name": HOSTILE, "freed": 5},
     "model.get": {"cid": CID, "name": "n", "size": 10**6, "seconds": 2.0, "by_source": {"p": 10**6}, "already": False},
     "model.add": {"cid": CID, "name": HOSTILE, "size": 5, "files": 1, "seconds": 0.1},
@@ -139,7 +141,7 @@ def test_inputs_keep_their_order(run, door, tmp_path, monkeypatch):
                                      ["run", "m", "--input", "x", "--task", "echo"], ["model", "get", "m"],
                                      ["model", "add", "/tmp"]])  # fmt: skip
 def test_what_others_call_themselves_is_shown_and_does_nothing(run, command, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     status, out, err = run(*command)
     assert (status, err) == (0, "")
     assert not any(letter in out for letter in "\x1b\x07")
@@ -158,10 +160,14 @@ def test_json_is_what_the_node_said(run, command, method):
 
 
 def test_what_a_person_reads(run):
-    assert "up 2 h 1 min · 1 peers · 2 models" in run("status")[1]
-    assert re.search(r"…abcdefgh +ready +1\.5 ms +cpu +3", run("peers")[1])
+    status = run("status")[1]
+    assert "up 2 h 1 min · 1 peer · 2 models" in status
+    assert "jobs: 1 running · 2 done · 3 failed" in status
+    assert re.search(r"ready +■······· 1 +500\.0 ms +loading ", status)
+    assert re.search(r"abababab .*61 s +7", status)
+    assert re.search(r"…abcdefgh +ready +1\.5 ms +82\.0 MB/s +cpu +3", run("peers")[1])
     assert re.search(r"91\.6 MB .* 3\.0 ms +warm", run("model", "ls")[1])
-    assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peers" in run("model", "get", "m")[1]
+    assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peer" in run("model", "get", "m")[1]
     assert run("token")[1] == "ipfs-accel-node start --join ian1abc\n"
     assert json.loads(run("token", "--json")[1]) == {"token": "ian1abc", "cluster_id": "c"}
 
@@ -202,8 +208,9 @@ def test_a_mistake_is_one_line_for_a_person_and_a_document_for_a_program(run, co
     assert (status, out) == (2, "")
     assert re.fullmatch(rf"error: [^\n]+ \[{code}\][^\n]*\n", err)
     status, out, _ = run(*command, "--json")
-    assert status == 2
-    assert json.loads(out)["error"]["code"] == code
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (2, code)
+    assert error["docs"] == ("docs/errors.md" if code == "usage" else f"docs/errors.md#{code}")
 
 
 def test_lines_that_are_no_text(run, tmp_path, monkeypatch):
@@ -224,8 +231,8 @@ def test_what_a_node_answers_keeps_to_one_line(open_door, capsys):
 
 def test_a_stopped_node_is_told_within_the_timeout(open_door, capsys, monkeypatch):
     monkeypatch.setattr(client_jobs, "GRACE_S", 0.0)
-    monkeypatch.setattr(doctor, "_NODE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_node, "_NODE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(check_software, "backends", list)
     common = ["--data-dir", str(open_door("nothing").data_dir)]
     began = time.monotonic()
     assert cli.main(["run", "m", "--input", "x", "--timeout", "0.2", *common]) == 1
@@ -252,7 +259,7 @@ def checks_of(capsys, data_dir) -> dict[str, dict]:
 
 
 def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -265,7 +272,7 @@ def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
     assert {"Python", "libp2p", "fastecdsa", "trio", "clock", "disk", "socket", "data folder"} <= set(checks)
     assert (checks["node"]["ok"], checks["node"]["required"]) == (False, False)
     assert all(check["ok"] or check["fix"] for check in checks.values())
-    monkeypatch.setattr(doctor, "_installed", lambda name: "" if name in ("libp2p", "torch") else "1.0")
+    monkeypatch.setattr(check_software, "installed", lambda name: "" if name in ("libp2p", "torch") else "1.0")
     checks = checks_of(capsys, tmp_path)
     assert (checks["libp2p"]["required"], checks["torch"]["required"]) == (True, False)
     assert "ipfs-accel-node[torch]" in checks["torch"]["fix"]
@@ -273,13 +280,13 @@ def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("address", ["here", "/ip4/300.1.1.1/tcp/1", "/ip4/127.0.0.1/tcp/99999"])
 def test_doctor_names_an_address_that_is_none(tmp_path, capsys, monkeypatch, address):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     monkeypatch.setenv("IPFS_ACCEL_LISTEN", address)
     assert checks_of(capsys, tmp_path)["port"]["code"] == "bad-config"
 
 
 def test_doctor_names_a_configuration_that_is_wrong(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "_backends", list)
+    monkeypatch.setattr(check_software, "backends", list)
     (tmp_path / "config.toml").write_text("thread = 4\n")
     check = checks_of(capsys, tmp_path)["configuration"]
     assert (check["ok"], check["code"]) == (False, "bad-config")

@@ -109,6 +109,10 @@ def test_every_operation_reaches_its_method(open_door, tmp_path, monkeypatch):
         }
         assert client.get_model("m") == {"method": "model.get", "model": "m", "name": None}
         assert client.remove_model("m") == {"method": "model.rm", "model": "m"}
+        assert client.pin_model("m") == {"method": "pin.add", "model": "m"}
+        assert client.unpin_model("m") == {"method": "pin.rm", "model": "m"}
+        assert client.pause(wait_s=2.5) == {"method": "pause", "wait_s": 2.5}
+        assert client.resume() == {"method": "resume"}
         assert client.model_info("m") == {"method": "model.info", "model": "m"}
         assert client.config() == {"method": "config"}
         assert client.peers() == client.models() == ["method"]

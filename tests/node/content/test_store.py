@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from ipfs_accel_node.node.content import disk, importer
@@ -94,6 +95,29 @@ def test_renaming(store, model, tmp_path):
     assert store.rename(stored.cid_bytes, "").name == ""
     with pytest.raises(AccelError, match="not in this store"):
         store.rename(make_cid(DAG_PB, b"x"), "other")
+
+
+def test_a_pinned_model_stays_whatever_else_changes(store, model, tmp_path, monkeypatch):
+    stored = store.add(model, name="first")
+    assert not stored.pinned
+    cid = stored.cid_bytes
+    assert store.pin(cid, pinned=True).pinned
+    store.rename(cid, "second")
+    store.add(model, name="third")
+    later = time.time() + 3600
+    monkeypatch.setattr("ipfs_accel_node.node.content.store.time.time", lambda: later)
+    store.touch(cid)
+    assert ModelStore(tmp_path / "content").get(cid) == store.get(cid)
+    assert (store.get(cid).pinned, store.get(cid).last_used) == (True, later)
+    with pytest.raises(AccelError) as refused:
+        store.remove(cid)
+    assert refused.value.code == "model-pinned"
+    assert stored.path.is_dir()
+    store.pin(cid, pinned=False)
+    store.remove(cid)
+    with pytest.raises(AccelError) as unknown:
+        store.pin(cid, pinned=True)
+    assert unknown.value.code == "unknown-model"
 
 
 @pytest.mark.parametrize("name", [" spaced ", "new\nline", "x" * 129, "\x1b[2J", "@cid"])

@@ -1,0 +1,56 @@
+"""The parsers of the commands that show and steer a running node, beside those in `cli`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parsing import PROGRAM, add
+
+
+def add_node(commands: Any) -> None:
+    add(commands, "status", "node:status", "show this node", "status --json")
+    add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers")
+    _add_top(commands)
+    _add_pause(commands)
+    add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")
+
+
+def add_pins(commands: Any) -> None:
+    parser = add(commands, "pin", "models:pins", "keep models from being removed from this node", "pin ls")
+    pins = parser.add_subparsers(title="commands", metavar="COMMAND")
+    pin = add(pins, "add", "models:pin", "pin a model; one that only peers have is fetched first", "pin add minilm")
+    pin.add_argument("model", metavar="MODEL")
+    add(pins, "ls", "models:pins", "list what is pinned on this node", "pin ls")
+    unpin = add(pins, "rm", "models:unpin", "unpin a model, so that it may be removed", "pin rm minilm")
+    unpin.add_argument("model", metavar="MODEL")
+
+
+def _add_top(commands: Any) -> None:
+    top = add(commands, "top", "top:top", "watch the node, its peers, models and jobs", "top\n"
+              f"  {PROGRAM} top --json --count 1")  # fmt: skip
+    top.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds between two looks (1)")
+    top.add_argument("--count", type=int, metavar="N", help="look N times and end")
+
+
+def _add_pause(commands: Any) -> None:
+    pause = add(commands, "pause", "node:pause", "compute no new jobs here; they go to peers until `resume`",
+                "pause --wait --timeout 60")  # fmt: skip
+    pause.add_argument("--wait", action="store_true", help="return when nothing runs here any more")
+    pause.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds to wait at most (300)")
+    pause.description = f"{pause.description} A node that is restarted is not paused."
+    add(commands, "resume", "node:resume", "compute jobs here again", "resume")
+
+
+def add_completion(commands: Any) -> None:
+    completion = add(commands, "completion", "completion:completion", "print a shell's completion script", _PLACES)
+    completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+
+
+_PLACES = f"""completion bash > ~/.local/share/bash-completion/completions/{PROGRAM}
+  {PROGRAM} completion zsh > "${{fpath[1]}}/_{PROGRAM}"
+  {PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish
+
+or, for bash without the bash-completion package, a line in ~/.bashrc:
+  eval "$({PROGRAM} completion bash)"
+
+Commands, models and nodes are completed; what is asked for comes from the running node."""

@@ -1,0 +1,40 @@
+"""What the parsers of all commands share. Imported for `--help` too, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Final
+
+from ...protocols.errors import AccelError
+
+PROGRAM: Final = "ipfs-accel-node"
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps examples as they are written, and raises usage errors like all others."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> Any:
+        raise AccelError("usage", message, f"Try: {self.prog} --help")
+
+
+def common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
+    """Options that may stand before or after the command."""
+    absent = None if top else argparse.SUPPRESS
+    parser.add_argument("--data-dir", type=Path, default=absent, metavar="DIR", help="the node's data folder")
+    parser.add_argument(
+        "--json", action="store_true", default=False if top else argparse.SUPPRESS, help="print one JSON document"
+    )
+
+
+def add(commands: Any, name: str, command: str, about: str, example: str) -> argparse.ArgumentParser:
+    """A command: `command` names its module under `commands` and its function; `example` follows the program's name."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about[0].upper() + about[1:] + ".", epilog=f"example:\n  {PROGRAM} {example}"
+    )
+    common(parser)
+    parser.set_defaults(command=command)
+    return parser
