@@ -21,8 +21,8 @@ from .delivered import Delivered
 class AsyncTextStream(AsyncJob):
     """Iterating gives the new text piece by piece. Leaving its `async with` early cancels the job.
 
-    When the node that was asked goes away, iterating raises JobError peer-lost, and `client.resume_stream(stream)` asks for
-    the rest of the same job.
+    When the node that was asked goes away, iterating raises JobError peer-lost, and `client.resume_stream(stream)`
+    asks for the rest of the same job.
 
     Attributes:
         token_ids, text: what has come so far.

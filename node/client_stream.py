@@ -24,8 +24,8 @@ class TextStream(Job):
     """Iterating gives the new text piece by piece; leaving the loop early cancels the job.
 
     A generation survives the node that computes it: another goes on from the tokens that are here. When the node that
-    was asked goes away itself, iterating raises JobError peer-lost, and `client.resume_stream(stream)` asks for the rest of
-    the same job once it is back.
+    was asked goes away itself, iterating raises JobError peer-lost, and `client.resume_stream(stream)` asks for the
+    rest of the same job once it is back.
 
     Attributes:
         token_ids, text: what has come so far.

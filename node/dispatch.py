@@ -108,7 +108,9 @@ class Job:
 
     async def take_chunk(self, offset: int, token_ids: list[int], text: str) -> None:
         """Remembers output, so that another attempt can go on from it, and gives it to a caller who wants a stream."""
-        if self.delivered.take(offset, token_ids, text) and self.request.options.get("stream"):
+        is_new = self.delivered.take(offset, token_ids, text)
+        self.incoming.tokens = len(self.delivered.token_ids)
+        if is_new and self.request.options.get("stream"):
             await self.incoming.chunk(offset, token_ids, text)
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
-from ..client_requests import QUESTION_TIMEOUT_S, checked_timeout
+from ..client_requests import QUESTION_TIMEOUT_S, TEXT_GENERATION, checked_timeout
+from ..client_text import Generation
 from ..map_window import own_task
+from . import writing
 from .inputs import for_task, params_of
 from .output import console, duration, plain, print_json, progress, safe, table
 from .whole_file import WholeFile
@@ -31,6 +33,11 @@ def run(options: argparse.Namespace) -> int | None:
     with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
         task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))
         inputs = for_task(given, task)
+        if task == TEXT_GENERATION:
+            texts = writing.run(client, options, list(map(str, inputs)), params, deadline, report)
+            _show_texts(texts, options)
+            return None
+        writing.check_unused(options, task)
         left = max(0.001, deadline - time.monotonic())
         job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report, **params)
         value = job.result()
@@ -42,6 +49,12 @@ def run(options: argparse.Namespace) -> int | None:
     if options.explain:
         _show_route(job.report)
     return None
+
+
+def _show_texts(texts: list[Generation], options: argparse.Namespace) -> None:
+    writing.show(texts, options)
+    if options.explain and not options.json:
+        _show_route(texts[-1].report)
 
 
 def _no_batch(options: argparse.Namespace) -> None:

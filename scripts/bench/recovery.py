@@ -7,6 +7,7 @@ text so far is measured beside it, undisturbed, in the same round: the rest of t
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
@@ -69,12 +70,12 @@ def measure(folder: Path, rounds: int, backend: str) -> list[Round]:
         flags = ("--backends", backend, "--threads", "1", "--join", token)
         writers = {name: stack.enter_context(NodeProcess(name, folder / name, *flags)) for name in ("one", "other")}
         client = stack.enter_context(entry.client())
-        cid = _give_model(client, list(writers.values()))
+        cid = _give_model(list(writers.values()))
         _wait_warm(client, cid, set(writers))
         return [_round(client, cid, writers) for _ in range(rounds)]
 
 
-def _give_model(client: Client, writers: list[NodeProcess]) -> str:
+def _give_model(writers: list[NodeProcess]) -> str:
     note("giving both nodes the model; the first time it is converted, a minute or two")
     with writers[0].client() as first, writers[1].client() as second:
         cid = str(first.add_model(real_model.ensure("smollm2"), name="smollm2")["cid"])
@@ -89,22 +90,37 @@ def _wait_warm(client: Client, cid: str, names: set[str]) -> None:
 
 def _round(client: Client, cid: str, writers: dict[str, NodeProcess]) -> Round:
     stream = client.generate(cid, _QUESTION, max_new_tokens=TOKENS, ignore_eos=True, stream=True)
-    times, killed = [], ""
+    times, killed, place = [], "", 0
     for _ in stream:
         times.append(time.perf_counter())
-        if not killed and len(stream.token_ids) >= _KILLED_AFTER:
-            killed = next(job["node_name"] for job in client.status()["running"]) if False else _writer(client, writers)
+        if not killed and len(times) >= _KILLED_AFTER:
+            killed, place = _writing(client), len(times)
             writers[killed].kill()
-            at = len(times)
-    assert killed
-    other = next(name for name in writers if name != killed)
-    prefill, token_s, text = _undisturbed(client, cid, other, stream.token_ids[:_KILLED_AFTER])
+    assert killed, "the text was over before its node was killed"
+    outcomes = [attempt["outcome"] for attempt in stream.report["attempts"]]
+    assert outcomes == ["peer-lost", "ok"], outcomes
+    other = str(stream.report["node_name"])
     note(f"{killed} was killed, {other} went on")
-    writers[killed].start()
+    prefill_s, token_s, text = _undisturbed(client, cid, other, stream.text)
     writers[killed].ready = {}
+    writers[killed].start()
     _wait_warm(client, cid, set(writers))
-    gap = max(after - before for before, after in zip(times[at - 1 :], times[at:], strict=False))
-    return Round(gap, prefill, token_s, text == stream.text)
+    gap_s = max(after - before for before, after in itertools.pairwise(times[place - 1 :]))
+    return Round(gap_s, prefill_s, token_s, text == stream.text)
+
+
+def _writing(client: Client) -> str:
+    """The name of the node that writes the only text there is."""
+    return str(client.status()["running"][0]["node_name"])
+
+
+def _undisturbed(client: Client, cid: str, node: str, text: str) -> tuple[float, float, str]:
+    """On that node: the seconds to read as much as was there at the kill, a token's, and the text without a kill."""
+    whole = client.generate(cid, _QUESTION, max_new_tokens=TOKENS, ignore_eos=True, on=node)
+    half = text[: len(text) * _KILLED_AFTER // TOKENS]
+    read = client.generate(cid, [*_QUESTION, {"role": "assistant", "content": half}], max_new_tokens=1, on=node)
+    writing_s = whole.report["compute_s"] - whole.report["first_token_s"]
+    return read.report["first_token_s"], writing_s / (TOKENS - 1), whole.text
 
 
 if __name__ == "__main__":
