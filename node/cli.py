@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode, docs_of
-from .commands import writing
-from .commands.parsers import add_completion, add_node, add_pins
+from .commands.parsers import add_completion, add_node, add_pins, add_text_options
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -134,7 +133,7 @@ def _add_run(commands: Any) -> None:
         "--input-file", dest="input", action="append", type=Path, metavar="FILE", help="a file, each line a text"
     )
     _add_batch(parser)
-    writing.add_options(parser)
+    add_text_options(parser)
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")

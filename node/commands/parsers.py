@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from .parsing import PROGRAM, add
@@ -54,3 +55,17 @@ or, for bash without the bash-completion package, a line in ~/.bashrc:
   eval "$({PROGRAM} completion bash)"
 
 Commands, models and nodes are completed; what is asked for comes from the running node."""
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models that write text", "each --input is a message to the assistant")
+    group.add_argument("--stream", action="store_true", help="print the text while it is written")
+    group.add_argument("--system", metavar="TEXT", help="what the assistant is told before the message")
+    group.add_argument("--raw", action="store_true", help="go on from --input as it stands, without a chat template")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens to write at most (256)")
+    group.add_argument("--temperature", type=float, metavar="T", help="0, the best token each time, or above: drawn")
+    group.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P")
+    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    group.add_argument("--seed", type=int, metavar="N", help="makes what is drawn repeatable")
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: say less again (the model's)")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given again")

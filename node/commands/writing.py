@@ -19,20 +19,6 @@ from .output import console, duration, print_json, safe
 _FLAGS: Final = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("models that write text", "each --input is a message to the assistant")
-    group.add_argument("--stream", action="store_true", help="print the text while it is written")
-    group.add_argument("--system", metavar="TEXT", help="what the assistant is told before the message")
-    group.add_argument("--raw", action="store_true", help="go on from --input as it stands, without a chat template")
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens to write at most (256)")
-    group.add_argument("--temperature", type=float, metavar="T", help="0, the best token each time, or above: drawn")
-    group.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P")
-    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
-    group.add_argument("--seed", type=int, metavar="N", help="makes what is drawn repeatable")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: say less again (the model's)")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given again")
-
-
 def check_unused(options: argparse.Namespace, task: str) -> None:
     """Raises AccelError usage when a flag was given that another task does not take."""
     given = [name for name in ("stream", "system", "raw", *_FLAGS) if getattr(options, name) not in (None, False)]

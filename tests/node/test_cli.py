@@ -314,13 +314,14 @@ def test_help_and_version(capsys):
     assert cli.main([]) == 2
 
 
-def test_help_is_quick():
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([PROGRAM, "run", "--help"], check=True, stdout=subprocess.DEVNULL, timeout=20)
-        times.append(time.monotonic() - began)
-    assert min(times) < 0.4
+def test_help_imports_nothing_that_takes_time():
+    program = (
+        "import sys; from ipfs_accel_node.node.cli import build_parser; build_parser().format_help();"
+        "heavy = {'anyio', 'argcomplete', 'libp2p', 'msgpack', 'numpy', 'platformdirs', 'rich', 'trio', 'asyncio'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("command", [["--help"], ["token"], ["status"], ["peers", "--json"]])
