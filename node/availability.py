@@ -11,6 +11,8 @@ from collections.abc import Callable
 from ..protocols.errors import AccelError, ErrorCode
 
 READY, PAUSED, DRAINING = "ready", "paused", "draining"
+#: What to do about a paused node.
+RESUME = "Its owner ends that: ipfs-accel-node resume"
 
 
 class Availability:
@@ -53,6 +55,3 @@ class Availability:
         if state != self.state:
             self.state = state
             self._on_change()
-
-
-RESUME = "Its owner ends that: ipfs-accel-node resume"

@@ -43,7 +43,7 @@ class Bars:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._shown: tuple[str, str] | None = None
+        self._state = ""
         self._task: TaskID | None = None
         moving = (BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
         self._progress = Progress(
@@ -63,15 +63,18 @@ class Bars:
         self._progress.stop()
 
     def report(self, state: str, done: int, total: int, note: str) -> None:
-        if self._shown != (state, note):
-            self._begin(state, note)
-        if self._task is not None and state in BYTE_STATES:
+        told = safe(f"{state} {self._what}".rstrip()) + (f" [dim]{safe(note)}[/]" if note else "")
+        moving = state in BYTE_STATES
+        if self._task is None or state != self._state:
+            self._begin(state, told, moving=moving)
+        else:
+            self._progress.update(self._task, description=told)
+        if self._task is not None and moving:
             self._progress.update(self._task, completed=done, total=total or None)
 
-    def _begin(self, state: str, note: str) -> None:
+    def _begin(self, state: str, told: str, *, moving: bool) -> None:
         """A state of its own has a clock and a rate of its own."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._shown = state, note
-        told = safe(f"{state} {self._what}".rstrip()) + (f" [dim]{safe(note)}[/]" if note else "")
-        self._task = self._progress.add_task(told, total=None, moving=state in BYTE_STATES)
+        self._state = state
+        self._task = self._progress.add_task(told, total=None, moving=moving)

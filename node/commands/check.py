@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...protocols.errors import docs_of
+from ...protocols.errors import ErrorCode, docs_of
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ def writable(what: str, folder: Path, shown: Path) -> Check:
     if os.access(folder, os.W_OK | os.X_OK):
         return Check(what, True, True, str(shown))
     why = f"{folder} is not this user's to write"
-    return Check(what, False, True, why, "permission-denied", f"Check who owns {folder}.")
+    return Check(what, False, True, why, ErrorCode.PERMISSION_DENIED, f"Check who owns {folder}.")

@@ -88,15 +88,19 @@ def port(address: str) -> Check:
             family = socket.AF_INET if kind == "ip4" else socket.AF_INET6
         case _:
             return Check("port", False, True, f"{address} is no address", ErrorCode.BAD_CONFIG, "Correct `listen`.")
+    return _free(family, host, int(port), address, "--listen")
+
+
+def _free(family: int, host: str, port: int, shown: str, flag: str) -> Check:
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
     except OSError as error:
         codes = {errno.EADDRINUSE: ErrorCode.PORT_IN_USE, errno.EACCES: ErrorCode.PERMISSION_DENIED}
         code = codes.get(error.errno or 0, ErrorCode.BAD_CONFIG)
-        return Check("port", False, True, f"{address}: {error.strerror}", code, "Choose another with --listen.")
-    return Check("port", True, True, f"{address} can be listened on")
+        return Check("port", False, True, f"{shown}: {error.strerror}", code, f"Choose another with {flag}.")
+    return Check("port", True, True, f"{shown} can be listened on")
 
 
 def multicast(config: Config) -> Check:

@@ -88,4 +88,6 @@ def test_bytes_have_a_rate_and_all_else_has_its_seconds():
     assert "3.0/4.0 MB" in drawn(bars)
     bars.report("loading", 0, 1, "on desk")
     assert re.search(r"loading minilm on desk +0 s", drawn(bars))
+    bars.report("loading", 0, 1, "on laptop")
+    assert re.search(r"loading minilm on laptop +0 s", drawn(bars))
     assert not re.search(r"MB|bytes|━", drawn(bars))
