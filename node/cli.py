@@ -20,7 +20,8 @@ PROGRAM: Final = "ipfs-accel-node"
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
-     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, "usage"}
+     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, ErrorCode.WRONG_CLIENT_TOKEN, ErrorCode.WRONG_CERTIFICATE,
+     "usage"}
 )  # fmt: skip
 _INTERRUPTED: Final = 130
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return 2
+        _check_where(options)
         module, _, function = options.command.partition(":")
         command = getattr(import_module(f"{__package__}.commands.{module}"), function)
         return int(command(options) or 0)
@@ -47,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except OSError as error:
         return _tell(_coded(error), as_json=as_json)
+
+
+def _check_where(options: argparse.Namespace) -> None:
+    """What acts on this machine says so, instead of acting here when another node was meant."""
+    if (options.node or options.token_file) and not options.remote:
+        raise AccelError("usage", "this command is for the node of this machine", "Leave out --node and --token-file.")
 
 
 def _tell(error: AccelError, *, as_json: bool) -> int:
@@ -73,12 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _common(parser, top=True)
-    parser.set_defaults(command=None)
+    _elsewhere(parser, top=True)
+    parser.set_defaults(command=None, remote=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_start(commands)
-    _add(commands, "status", "node:status", "show this node", "status --json")
-    _add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers")
+    _elsewhere(_add(commands, "status", "node:status", "show this node", "status --json"))
+    _elsewhere(_add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers"))
     _add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")
+    _add_client_token(commands)
+    _add_config(commands)
     _add_model(commands)
     _add_run(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
@@ -104,6 +115,20 @@ def _common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     )
 
 
+def _elsewhere(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
+    """Options of the commands that work with a node on another machine too."""
+    absent = None if top else argparse.SUPPRESS
+    parser.add_argument(
+        "--node", default=absent, metavar="HOST:PORT", help="a node elsewhere, over TLS (IPFS_ACCEL_NODE)"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, default=absent, metavar="FILE",
+        help="holds that node's client token (or IPFS_ACCEL_CLIENT_TOKEN does); never the token itself, as every user "
+        "of a machine sees its command lines",
+    )  # fmt: skip
+    parser.set_defaults(remote=True)
+
+
 def _add(commands: Any, name: str, command: str, about: str, example: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", epilog=f"example:\n  {PROGRAM} {example}"
@@ -118,6 +143,10 @@ def _add_start(commands: Any) -> None:
         commands, "start", "start:start", "run a node until it is stopped", "start --join ian1…\n"
         f"  {PROGRAM} start --backends cpu,openvino --threads 4 --memory 8G"
     )  # fmt: skip
+    _settings(parser)
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backends", metavar="LIST", help="cpu, openvino, echo, none, or auto (all installed)")
     parser.add_argument("--threads", metavar="N", help="threads to compute with (all cores)")
     parser.add_argument("--memory", dest="memory_bytes", metavar="SIZE", help="bound for loaded models, such as 8G")
@@ -128,16 +157,37 @@ def _add_start(commands: Any) -> None:
     parser.add_argument("--join", metavar="TOKEN", help="join the cluster whose `token` command printed this")
     parser.add_argument("--no-mdns", dest="mdns", action="store_false", default=None, help="not on the local network")
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    parser.add_argument("--log-json", action="store_true", default=None, help="one JSON object a line in node.log")
+    parser.add_argument(
+        "--listen-clients", metavar="HOST:PORT", help="take clients from other machines too, over TLS (off)"
+    )
+
+
+def _add_client_token(commands: Any) -> None:
+    parser = _add(commands, "client-token", "node:client_token",
+                  "print what lets clients on other machines use this node", "client-token --new")  # fmt: skip
+    parser.add_argument("--new", action="store_true", help="make a new one; the old one is refused from then on")
+
+
+def _add_config(commands: Any) -> None:
+    parser = _add(commands, "config", "settings:show", "show the configuration", "config show")
+    parts = parser.add_subparsers(title="commands", metavar="COMMAND")
+    show = _add(parts, "show", "settings:show", "show each setting, its value and where it came from",
+                f"config show\n  {PROGRAM} config show --threads 4")  # fmt: skip
+    _add(parts, "path", "settings:path", "print where config.toml stands or would stand", "config path")
+    _settings(show)
 
 
 def _add_model(commands: Any) -> None:
     parser = _add(commands, "model", "models:listing", "add, list, fetch and remove models", "model ls")
+    _elsewhere(parser)
     models = parser.add_subparsers(title="commands", metavar="COMMAND")
     add = _add(models, "add", "models:add", "copy a Hugging Face folder in and print its CID",
                "model add ./all-MiniLM-L6-v2 --name minilm")  # fmt: skip
     add.add_argument("folder", metavar="FOLDER")
     add.add_argument("--name", help="what to call it")
-    _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
+    add.set_defaults(remote=False)
+    listing = _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = _add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
     get = _add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
@@ -145,6 +195,8 @@ def _add_model(commands: Any) -> None:
     get.add_argument("--name", help="what to call it here")
     remove = _add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
+    for each in (listing, info, get, remove):
+        _elsewhere(each)
 
 
 def _add_run(commands: Any) -> None:
@@ -157,6 +209,7 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
+    _elsewhere(parser)
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")
     parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds in all (300)")
 

@@ -13,6 +13,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import QUESTION_TIMEOUT_S, checked_timeout
 from .output import console, duration, print_json, progress, safe, table
+from .reaching import client_of
 
 _MOST_SHOWN = 6
 
@@ -20,7 +21,7 @@ _MOST_SHOWN = 6
 def run(options: argparse.Namespace) -> None:
     inputs = _inputs(options.input)
     deadline = time.monotonic() + checked_timeout(options.timeout, 0)
-    with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
+    with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
         task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))
         left = max(0.001, deadline - time.monotonic())
         job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report)

@@ -13,6 +13,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
 from .output import console, duration, print_json, progress, safe, size, table
+from .reaching import client_of, elsewhere
 
 
 def add(options: argparse.Namespace) -> None:
@@ -81,7 +82,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def get(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
+    with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
         got = client.get_model(options.model, options.name, on_progress=report)
     if options.json:
         print_json(got)
@@ -115,9 +116,9 @@ def remove(options: argparse.Namespace) -> None:
 def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None, Any]]:
     """The running node's client; without a node the store itself, locked while inside."""
     try:
-        client = Client(options.data_dir)
+        client = client_of(options)
     except AccelError as error:
-        if error.code != ErrorCode.NOT_RUNNING:
+        if error.code != ErrorCode.NOT_RUNNING or elsewhere(options) is not None:
             raise
         with _store(options) as store:
             yield None, store

@@ -1,16 +1,19 @@
-"""`status`, `peers` and `token`."""
+"""`status`, `peers`, `token` and `client-token`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
+from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from .output import console, duration, print_json, safe, short_peer, size, state_style, table
+from .reaching import client_of
 
 
 def status(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client:
+    with client_of(options) as client:
         facts = client.status()
     if options.json:
         print_json(facts)
@@ -42,7 +45,7 @@ def status(options: argparse.Namespace) -> None:
 
 
 def peers(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client:
+    with client_of(options) as client:
         known = client.peers()
     if options.json:
         print_json(known)
@@ -63,6 +66,38 @@ def token(options: argparse.Namespace) -> None:
         print_json({"token": facts["token"], "cluster_id": facts["cluster_id"]})
     else:
         print(f"ipfs-accel-node start --join {facts['token']}")
+
+
+def client_token(options: argparse.Namespace) -> None:
+    facts = _client_token(options)
+    if options.json:
+        print_json(facts)
+        return
+    print(facts["token"])
+    if not facts["addresses"]:
+        print("No node takes clients here yet: ipfs-accel-node start --listen-clients 0.0.0.0:4012", file=sys.stderr)
+    for address in facts["addresses"]:
+        print(f"ipfs-accel-node --node {address} --token-file FILE status", file=sys.stderr)
+
+
+def _client_token(options: argparse.Namespace) -> dict[str, Any]:
+    """The running node's; without one, what the data folder holds."""
+    try:
+        with Client(options.data_dir) as client:
+            return client.client_token(new=options.new)
+    except AccelError as error:
+        if error.code != ErrorCode.NOT_RUNNING:
+            raise
+    from ..client_keys import ClientKeys
+    from ..config import Paths, find_data_dir, make_data_dir
+    from ..content.store import StoreLock
+
+    paths = Paths(make_data_dir(find_data_dir(options.data_dir).value))
+    with StoreLock(paths.content):
+        keys = ClientKeys(paths)
+        if options.new:
+            keys.renew()
+    return {**keys.describe(), "addresses": []}
 
 
 def _row(peer: dict[str, Any]) -> tuple[str, ...]:
