@@ -79,7 +79,8 @@ async def _connect_tls(node: client_tls.RemoteNode) -> ByteStream:
 
 
 async def _opened(plain: SocketStream, node: client_tls.RemoteNode) -> ByteStream:
-    tls = await TLSStream.wrap(plain, ssl_context=client_tls.tls_context(), standard_compatible=False)
+    context = client_tls.tls_context()
+    tls = await TLSStream.wrap(plain, server_side=False, ssl_context=context, standard_compatible=False)
     node.token.check_certificate(tls.extra_attributes[TLSAttribute.peer_certificate_binary]())
     opening = ClientOpening(node.token.secret)
     await tls.send(opening.take_outgoing())

@@ -27,7 +27,7 @@ from .tokens import unwrap, wrap
 VERSION: Final = 1
 SECRET_SIZE: Final = 32
 TOKEN_PREFIX: Final = "ianc1"  # noqa: S105
-#: What either side takes before the session begins, in bytes. An OPEN has 42, a REFUSED some hundreds.
+#: What either side takes before the session begins, in bytes. An OPEN has 43, a REFUSED some hundreds.
 MAX_OPENING: Final = 4096
 _FINGERPRINT_SIZE: Final = 32
 _OPEN, _WELCOME, _REFUSED = 80, 81, 82

@@ -24,9 +24,8 @@ def unwrap(prefix: str, token: str) -> bytes:
     if not token.startswith(prefix) or len(token) > _MAX_TOKEN:
         raise ValueError(f"this begins with no {prefix}")
     encoded = token[len(prefix) :]
-    data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    content, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
-    if _checksum(prefix, content) != checksum:
+    content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)[:-_CHECKSUM]
+    if wrap(prefix, content) != token:
         raise ValueError("the checksum is wrong")
     return content
 
