@@ -5,6 +5,7 @@ The secret of the token is sent when the certificate is the right one, never bef
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -54,11 +55,15 @@ def tls_context() -> ssl.SSLContext:
 
 
 def reason_of(error: BaseException) -> str:
-    """What a person can make of a connection that failed."""
+    """What a person can make of a connection that failed; of several tries, the last one counts."""
+    if isinstance(error, BaseExceptionGroup):
+        return reason_of(error.exceptions[-1])
     if isinstance(error, TimeoutError):
         return f"no answer within {OPENING_DEADLINE_S:g} s"
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
     return getattr(error, "strerror", None) or str(error) or "it hung up"
 
 

@@ -52,6 +52,7 @@ class TlsDoor:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._clients: set[Channel] = set()
+        self._room = trio.CapacityLimiter(_MAX_CLIENTS)
         self._openings = _Openings()
         self._failures = _Failures()
         self.addresses: list[str] = []
@@ -94,6 +95,7 @@ class TlsDoor:
         except Exception:
             log.exception("a client's connection failed")
         finally:
+            self._give_place_back(tls)
             await trio.aclose_forcefully(stream)
 
     async def _run(self, channel: Channel) -> None:
@@ -138,6 +140,18 @@ class TlsDoor:
             raise
         opening.welcome()
         await tls.send_all(opening.take_outgoing())
+
+    def _take_place(self, tls: object) -> None:
+        try:
+            self._room.acquire_on_behalf_of_nowait(tls)
+        except trio.WouldBlock:
+            raise AccelError(
+                ErrorCode.BUSY, f"{_MAX_CLIENTS} clients are connected", "Try again when one has left."
+            ) from None
+
+    def _give_place_back(self, tls: object) -> None:
+        with suppress(RuntimeError):  # it had none
+            self._room.release_on_behalf_of(tls)
 
 
 async def _received(tls: trio.SSLStream[trio.SocketStream]) -> bytes:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .. import config
-from .output import console, print_json
+from .output import console, print_json, safe
 
 FLAGS = (
     "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
@@ -33,7 +33,7 @@ def _greet(facts: dict[str, Any]) -> None:
     out.print("\nOn another machine, join this cluster with")
     out.print(f"  ipfs-accel-node start --join {facts['token']}", soft_wrap=True)
     if clients := facts["clients"]:
-        out.print(f"\nClients on other machines find this node over TLS at {', '.join(clients['addresses'])}")
+        out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
         out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
         out.print(f"  {clients['token']}", soft_wrap=True)
     out.print("[dim]Ctrl-C stops the node when its jobs have finished; a second one stops it at once.[/]")
