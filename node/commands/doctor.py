@@ -134,7 +134,7 @@ def _configured(data_dir: Path | None) -> list[Check]:
     except AccelError as error:
         return [Check("configuration", False, True, error.message, error.code, error.hint)]
     node = _node(config)
-    ports = [] if node.ok else [_port(address) for address in config.listen]
+    ports = [] if node.ok else [*map(_port, config.listen), *_clients_port(config)]
     in_order = Check("configuration", True, True, str(config.paths.toml if config.paths.toml.exists() else "defaults"))
     return [in_order, _data_folder(config), _disk(config), _socket(config), node, *ports]
 
@@ -202,12 +202,24 @@ def _port(address: str) -> Check:
             family = socket.AF_INET if kind == "ip4" else socket.AF_INET6
         case _:
             return Check("port", False, True, f"{address} is no address", ErrorCode.BAD_CONFIG, "Correct `listen`.")
+    return _free(family, host, int(port), address, "--listen")
+
+
+def _clients_port(config: Config) -> list[Check]:
+    if config.listen_clients is None:
+        return []
+    host, port = config.listen_clients.host, config.listen_clients.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return [_free(family, host, port, f"{config.listen_clients} for clients", "--listen-clients")]
+
+
+def _free(family: int, host: str, port: int, shown: str, flag: str) -> Check:
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
     except OSError as error:
         codes = {errno.EADDRINUSE: ErrorCode.PORT_IN_USE, errno.EACCES: ErrorCode.PERMISSION_DENIED}
         code = codes.get(error.errno or 0, ErrorCode.BAD_CONFIG)
-        return Check("port", False, True, f"{address}: {error.strerror}", code, "Choose another with --listen.")
-    return Check("port", True, True, f"{address} can be listened on")
+        return Check("port", False, True, f"{shown}: {error.strerror}", code, f"Choose another with {flag}.")
+    return Check("port", True, True, f"{shown} can be listened on")

@@ -133,8 +133,8 @@ async def enter(client):
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio"])
 def test_a_door_that_never_answers_is_given_up(impostor, kind, monkeypatch):
-    monkeypatch.setattr(client_tls, "OPENING_DEADLINE_S", 0.3)
-    with pytest.raises(AccelError, match=r"no answer within 0\.3 s") as refused:
+    monkeypatch.setattr(client_tls, "OPENING_DEADLINE_S", 1.0)
+    with pytest.raises(AccelError, match="no answer within 1 s") as refused:
         if kind == "sync":
             Client(impostor.address, token=impostor.keys.token.encode())
         else:
