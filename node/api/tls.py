@@ -31,7 +31,8 @@ from .local import LocalDoor
 log = logging.getLogger(__name__)
 
 _MAX_CLIENTS: Final = 64
-_MAX_OPENINGS: Final = 32
+#: More than clients can be connected, so that no crowd of honest ones is cut short.
+_MAX_OPENINGS: Final = 2 * _MAX_CLIENTS
 _BACKLOG: Final = 128
 _OPENING_DEADLINE_S: Final = 5.0
 #: How long a client that is refused may take to hear it.
@@ -128,10 +129,7 @@ class TlsDoor:
         try:
             while not opening.done:
                 opening.receive(await _received(tls))
-            if len(self._clients) >= _MAX_CLIENTS:
-                raise AccelError(
-                    ErrorCode.BUSY, f"{_MAX_CLIENTS} clients are connected", "Try again when one has left."
-                )
+            self._take_place(tls)
         except AccelError as error:
             opening.refuse(error)
             with trio.move_on_after(_REFUSAL_DEADLINE_S):
