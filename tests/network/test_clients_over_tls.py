@@ -364,17 +364,6 @@ def test_a_port_in_use_is_told(there, tmp_path):
     assert "[port-in-use]" in done.stderr
 
 
-@pytest.fixture
-def elsewhere(there, tmp_path):
-    """Runs a command against the node over TLS, from a machine without one: its finished process."""
-    (tmp_path / "token").write_text(there[1] + "\n")
-
-    def run(*arguments):
-        return program("--node", there[0], "--token-file", str(tmp_path / "token"), *arguments)
-
-    return run
-
-
 def program(*arguments, **variables) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [PROGRAM, *arguments], capture_output=True, text=True, timeout=60,
@@ -388,30 +377,3 @@ def command(*arguments):
     done = program(*arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [(["status"], "ready"), (["peers"], "No peers yet"), (["model", "ls"], "echo"), (["model", "info", "echo"], "bafy"),
-     (["model", "get", "echo"], "already"), (["run", "echo", "--task", "echo", "--input", "hello"], "hello")],
-)  # fmt: skip
-def test_commands_from_a_laptop(elsewhere, arguments, shown):
-    done = elsewhere(*arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert shown in done.stdout
-    assert elsewhere(*arguments, "--json").returncode == 0
-
-
-def test_removing_a_model_from_a_laptop(elsewhere, node, tmp_path):
-    with node.client() as client:
-        client.add_model(make_echo_model(tmp_path / "model", other=1), "other")
-    assert elsewhere("model", "rm", "other").returncode == 0
-    assert elsewhere("model", "info", "other").returncode == 2
-
-
-def test_the_environment_says_where_and_with_what(there):
-    variables = {"IPFS_ACCEL_NODE": there[0], "IPFS_ACCEL_CLIENT_TOKEN": there[1]}
-    done = program("status", "--json", **variables)
-    assert json.loads(done.stdout)["node_name"] == "node"
-    assert "[wrong-client-token]" in program("peers", **{**variables, "IPFS_ACCEL_CLIENT_TOKEN": changed(
-        there[1], secret=bytes(32))}).stderr  # fmt: skip
