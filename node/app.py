@@ -17,6 +17,7 @@ from .advertising import Advertiser
 from .api.local import LocalDoor, serve_socket
 from .api.operations import Operations
 from .api.peer import PeerDoor
+from .api.tls import TlsDoor
 from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue
@@ -24,6 +25,7 @@ from .config import Config
 from .content.store import ModelStore, StoreLock
 from .dispatch import Dispatcher
 from .identity_card import IdentityCard
+from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
 from .running import RunningJobs
@@ -35,14 +37,13 @@ OnReady = Callable[[dict[str, Any]], None]
 
 _DRAIN_DEADLINE_S = 20.0
 _DRAIN_LOOK_EVERY_S = 0.05
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run(config: Config, on_ready: OnReady) -> None:
     """Runs a node until SIGTERM or SIGINT. Raises AccelError when it cannot start."""
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with StoreLock(config.paths.content):
-        _log_to(config.paths.log, config.log_level)
+        log_to(config.paths.log, config.log_level, as_json=config.log_json)
         try:
             trio.run(_run_node, config, on_ready)
         except BaseExceptionGroup as group:
@@ -75,10 +76,13 @@ async def _run_node(config: Config, on_ready: OnReady) -> None:
         await nursery.start(node.mesh.run)
         await nursery.start(node.serving.run)
         node.catalogue.warm_all()
-        door = LocalDoor(node.dispatcher, node.operations.by_name())
+        tls = TlsDoor(config.paths)
+        door = LocalDoor(node.dispatcher, {**node.operations.by_name(), "client-token": tls.token})
         await nursery.start(partial(serve_socket, config.paths.socket, door))
+        if config.listen_clients is not None:
+            await nursery.start(partial(tls.serve, config.listen_clients, door))
         nursery.start_soon(node.advertiser.run)
-        on_ready(_ready_facts(config, node, key))
+        on_ready({**_ready_facts(config, node, key), "clients": tls.describe() if config.listen_clients else None})
         await _until_stopped(node)
         nursery.cancel_scope.cancel()
 
@@ -171,11 +175,6 @@ async def _drain(node: Node, scope: trio.CancelScope) -> None:
         while node.running_jobs:
             await trio.sleep(_DRAIN_LOOK_EVERY_S)
     scope.cancel()
-
-
-def _log_to(path: Path, level: str) -> None:
-    logging.basicConfig(filename=path, format=_LOG_FORMAT, level=logging.WARNING, force=True)
-    logging.getLogger(__package__.partition(".")[0] if __package__ else None).setLevel(level.upper())
 
 
 def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

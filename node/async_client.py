@@ -32,7 +32,7 @@ from .client_requests import (
     checked_timeout,
     embedding_inputs,
     make_request,
-    sockets_of,
+    places_of,
     value_of,
 )
 from .client_text import Asked, Generation, Prompt, TextOptions, ask
@@ -50,11 +50,13 @@ class AsyncClient:
     """Use it as `async with AsyncClient() as client`, from any number of tasks inside.
 
     When the node is restarted, what was open fails with peer-lost and the next call connects again. Entering raises
-    AccelError not-running when no node answers. `data_dir` and `timeout` are those of `Client`.
+    AccelError not-running when no node answers. `data_dir`, `timeout` and `token` are those of `Client`.
     """
 
-    def __init__(self, data_dir: Path | str | None = None, timeout: float | None = None) -> None:
-        self._places = sockets_of(data_dir)
+    def __init__(
+        self, data_dir: Path | str | None = None, timeout: float | None = None, *, token: str | None = None
+    ) -> None:
+        self._places = places_of(data_dir, token)
         self._timeout = checked_timeout(timeout, DEFAULT_TIMEOUT_S)
         self._stack = AsyncExitStack()
         self._tasks: TaskGroup | None = None
@@ -199,6 +201,10 @@ class AsyncClient:
 
     async def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(await self._ask("config", timeout))
+
+    async def client_token(self, *, new: bool = False, timeout: float | None = None) -> dict[str, Any]:
+        """What clients on other machines need: token, addresses, fingerprint. A new token ends the old one."""
+        return dict(await self._ask("client-token", timeout, new=new))
 
     async def add_model(
         self, path: Path | str, name: str | None = None, *, on_progress: OnProgress | None = None

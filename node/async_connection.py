@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
+from ..protocols.client_door import MAX_OPENING, ClientOpening
 from ..protocols.errors import AccelError, JobError, ProtocolError
 from ..protocols.inference_session import (
     Answer,
@@ -21,9 +22,11 @@ from ..protocols.inference_session import (
     ResultReceived,
     Session,
 )
+from . import client_tls
 from .client_requests import (
     GRACE_S,
     OnProgress,
+    Places,
     client_closed,
     denied,
     error_of,
@@ -33,6 +36,7 @@ from .client_requests import (
     not_running,
     tell,
 )
+from .tcp import probes
 
 OnChunk = Callable[[ChunkReceived], None]
 
@@ -40,9 +44,11 @@ _READ_SIZE: Final = 1 << 18
 _CONNECT_DEADLINE_S: Final = 5.0
 
 
-async def connect(places: Iterable[Path]) -> SocketStream:
-    """The first of the places where a node answers. Raises AccelError not-running, permission-denied."""
-    places = tuple(places)
+async def connect(places: Places) -> ByteStream:
+    """The first of the places where a node answers. Raises AccelError not-running, permission-denied; over TLS
+    wrong-certificate and wrong-client-token too."""
+    if isinstance(places, client_tls.RemoteNode):
+        return await _connect_tls(places)
     for place in places:
         try:
             if not is_trusted(place):
@@ -56,6 +62,36 @@ async def connect(places: Iterable[Path]) -> SocketStream:
     raise not_running(places[0])
 
 
+async def _connect_tls(node: client_tls.RemoteNode) -> ByteStream:
+    try:
+        with anyio.fail_after(client_tls.OPENING_DEADLINE_S):
+            plain = await anyio.connect_tcp(node.address.host, node.address.port)
+    except (OSError, UnicodeError) as error:
+        raise node.unreachable(client_tls.reason_of(error.__cause__ or error)) from None
+    try:
+        for option in probes():
+            plain.extra_attributes[SocketAttribute.raw_socket]().setsockopt(*option)
+        with anyio.fail_after(client_tls.OPENING_DEADLINE_S):
+            return await _opened(plain, node)
+    except (OSError, ProtocolError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        await anyio.aclose_forcefully(plain)
+        raise node.no_door(client_tls.reason_of(error)) from None
+    except BaseException:
+        await anyio.aclose_forcefully(plain)
+        raise
+
+
+async def _opened(plain: SocketStream, node: client_tls.RemoteNode) -> ByteStream:
+    context = client_tls.tls_context()
+    tls = await TLSStream.wrap(plain, server_side=False, ssl_context=context, standard_compatible=False)
+    node.token.check_certificate(tls.extra_attributes[TLSAttribute.peer_certificate_binary]())
+    opening = ClientOpening(node.token.secret)
+    await tls.send(opening.take_outgoing())
+    while not opening.done:
+        opening.receive(await tls.receive(MAX_OPENING))
+    return tls
+
+
 @dataclass(eq=False)
 class _Waiting:
     on_progress: OnProgress | None
@@ -67,7 +103,7 @@ class _Waiting:
 class AsyncConnection:
     """Carries the requests of any number of tasks. `run` is its life; it ends once, and then fails what is open."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self.closed = False
         self._stream = stream
         self._session = Session(dialler=True)

@@ -19,12 +19,14 @@ from .commands.parsers import add_completion, add_node, add_pins, add_text_optio
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
+from .commands.parsing import elsewhere as _elsewhere
 from .commands.whole_file import WholeFile
 
 #: Exit status 2 says that the command or the configuration has to change, 1 that a job or a node failed.
 _USAGE_CODES: Final = frozenset(
     {ErrorCode.BAD_INPUT, ErrorCode.BAD_CID, ErrorCode.BAD_TOKEN, ErrorCode.BAD_CONFIG, ErrorCode.UNKNOWN_PEER,
-     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, ErrorCode.OTHER_BATCH, "usage"}
+     ErrorCode.UNKNOWN_MODEL, ErrorCode.AMBIGUOUS_MODEL, ErrorCode.WRONG_CLIENT_TOKEN, ErrorCode.WRONG_CERTIFICATE,
+     ErrorCode.OTHER_BATCH, "usage"}
 )  # fmt: skip
 _INTERRUPTED: Final = 130
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.print_help()
             return 2
+        _check_where(options)
         module, _, function = options.command.partition(":")
         command = getattr(import_module(f"{__package__}.commands.{module}"), function)
         return int(command(options) or 0)
@@ -51,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except OSError as error:
         return _tell(_coded(error), as_json=as_json)
+
+
+def _check_where(options: argparse.Namespace) -> None:
+    """What acts on this machine says so, instead of acting here when another node was meant."""
+    if (options.node or options.token_file) and not options.remote:
+        raise AccelError("usage", "this command is for the node of this machine", "Leave out --node and --token-file.")
 
 
 def _tell(error: AccelError, *, as_json: bool) -> int:
@@ -77,10 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _common(parser, top=True)
-    parser.set_defaults(command=None)
+    _elsewhere(parser, top=True)
+    parser.set_defaults(command=None, remote=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_start(commands)
     add_node(commands)
+    _add_client_token(commands)
+    _add_config(commands)
     _add_model(commands)
     add_pins(commands)
     _add_run(commands)
@@ -94,6 +106,10 @@ def _add_start(commands: Any) -> None:
         commands, "start", "start:start", "run a node until it is stopped", "start --join ian1…\n"
         f"  {PROGRAM} start --backends cpu,openvino --threads 4 --memory 8G"
     )  # fmt: skip
+    _settings(parser)
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backends", metavar="LIST", help="cpu, openvino, echo, none, or auto (all installed)")
     parser.add_argument("--threads", metavar="N", help="threads to compute with (all cores)")
     parser.add_argument("--memory", dest="memory_bytes", metavar="SIZE", help="bound for loaded models, such as 8G")
@@ -104,16 +120,37 @@ def _add_start(commands: Any) -> None:
     parser.add_argument("--join", metavar="TOKEN", help="join the cluster whose `token` command printed this")
     parser.add_argument("--no-mdns", dest="mdns", action="store_false", default=None, help="not on the local network")
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    parser.add_argument("--log-json", action="store_true", default=None, help="one JSON object a line in node.log")
+    parser.add_argument(
+        "--listen-clients", metavar="HOST:PORT", help="take clients from other machines too, over TLS (off)"
+    )
+
+
+def _add_client_token(commands: Any) -> None:
+    parser = _add(commands, "client-token", "node:client_token",
+                  "print what lets clients on other machines use this node", "client-token --new")  # fmt: skip
+    parser.add_argument("--new", action="store_true", help="make a new one; the old one is refused from then on")
+
+
+def _add_config(commands: Any) -> None:
+    parser = _add(commands, "config", "settings:show", "show the configuration", "config show")
+    parts = parser.add_subparsers(title="commands", metavar="COMMAND")
+    show = _add(parts, "show", "settings:show", "show each setting, its value and where it came from",
+                f"config show\n  {PROGRAM} config show --threads 4")  # fmt: skip
+    _add(parts, "path", "settings:path", "print where config.toml stands or would stand", "config path")
+    _settings(show)
 
 
 def _add_model(commands: Any) -> None:
     parser = _add(commands, "model", "models:listing", "add, list, fetch and remove models", "model ls")
+    _elsewhere(parser)
     models = parser.add_subparsers(title="commands", metavar="COMMAND")
     add = _add(models, "add", "models:add", "copy a Hugging Face folder in and print its CID",
                "model add ./all-MiniLM-L6-v2 --name minilm")  # fmt: skip
     add.add_argument("folder", metavar="FOLDER")
     add.add_argument("--name", help="what to call it")
-    _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
+    add.set_defaults(remote=False)
+    listing = _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = _add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
     get = _add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
@@ -121,6 +158,8 @@ def _add_model(commands: Any) -> None:
     get.add_argument("--name", help="what to call it here")
     remove = _add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
+    for each in (listing, info, get, remove):
+        _elsewhere(each)
 
 
 def _add_run(commands: Any) -> None:
@@ -136,6 +175,7 @@ def _add_run(commands: Any) -> None:
     add_text_options(parser)
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
+    _elsewhere(parser)
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="seconds in all, of --batch for each line (300)"

@@ -1,4 +1,5 @@
-"""The client: jobs and control operations at the node of this machine. One socket and one reader thread.
+"""The client: jobs and control operations at the node of this machine, or at another one's over TLS. One connection
+and one reader thread.
 
 with Client() as client:
     vectors = client.embed("all-minilm-l6-v2", ["a cat", "a kitten"])        # float32 [2, d]
@@ -30,7 +31,7 @@ from .client_requests import (
     embedding_inputs,
     make_request,
     node_lost,
-    sockets_of,
+    places_of,
 )
 from .client_stream import TextStream
 from .client_text import Asked, Generation, Prompt, TextOptions, ask
@@ -52,15 +53,18 @@ class Client:
     When the node is restarted, what was open fails with peer-lost and the next call connects again.
 
     Args:
-        data_dir: the folder the node was started with.
+        data_dir: the folder the node was started with; with a token, HOST:PORT of a node on another machine.
         timeout: seconds a job may take when it does not say otherwise.
+        token: what `ipfs-accel-node client-token` prints on that machine.
 
     Raises:
-        AccelError: not-running when no node answers there.
+        AccelError: not-running when no node answers there; over TLS wrong-client-token, wrong-certificate, bad-token.
     """
 
-    def __init__(self, data_dir: Path | str | None = None, timeout: float | None = None) -> None:
-        self._places = sockets_of(data_dir)
+    def __init__(
+        self, data_dir: Path | str | None = None, timeout: float | None = None, *, token: str | None = None
+    ) -> None:
+        self._places = places_of(data_dir, token)
         self._timeout = checked_timeout(timeout, DEFAULT_TIMEOUT_S)
         self._lock = threading.Lock()
         self._closed = False
@@ -231,6 +235,10 @@ class Client:
 
     def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(self._ask("config", timeout))
+
+    def client_token(self, *, new: bool = False, timeout: float | None = None) -> dict[str, Any]:
+        """What clients on other machines need: token, addresses, fingerprint. A new token ends the old one."""
+        return dict(self._ask("client-token", timeout, new=new))
 
     def add_model(
         self, path: Path | str, name: str | None = None, *, on_progress: OnProgress | None = None

@@ -1,4 +1,4 @@
-"""One Unix socket to the node, for any number of requests from any threads at once.
+"""One Unix socket or TLS connection to the node, for any number of requests from any threads at once.
 
 A calling thread sends what the socket takes at that moment; the reader's thread sends the rest as room comes, and hands
 every answer to the request it belongs to. No thread ever blocks in a send, so a node that stops reading holds up
@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from typing import Final
 
 from ..protocols.errors import AccelError, ErrorCode, JobError, ProtocolError
 from ..protocols.inference_session import Answer, FailedReceived, RefusedReceived, ResultReceived, Session
+from . import client_tls
 from .client_jobs import OpenRequest
-from .client_requests import client_closed, denied, is_trusted, node_lost, not_running
+from .client_requests import Places, client_closed, denied, is_trusted, node_lost, not_running
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,15 @@ _WRITE_SIZE: Final = 1 << 18
 _CONNECT_DEADLINE_S: Final = 5.0
 _CONNECT_PAUSE_S: Final = 0.01
 _JOIN_DEADLINE_S: Final = 5.0
+Stream = socket.socket | client_tls.TlsSocket
 _TERMINAL: Final = (ResultReceived, FailedReceived, RefusedReceived)
 
 
-def connect(places: Iterable[Path]) -> socket.socket:
-    """The first of the places where a node answers. Raises AccelError not-running, permission-denied, busy."""
-    places = tuple(places)
+def connect(places: Places) -> Stream:
+    """The first of the places where a node answers. Raises AccelError not-running, permission-denied, busy; over TLS
+    wrong-certificate and wrong-client-token too."""
+    if isinstance(places, client_tls.RemoteNode):
+        return client_tls.connect(places)
     for place in places:
         try:
             if not is_trusted(place):
@@ -72,7 +76,7 @@ def _connect(place: Path) -> socket.socket:
 class Connection:
     """A session over one socket, and the thread that reads it. It ends once, and then fails what is open."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.closed = False
         self._stream = stream
         self._session = Session(dialler=True)
@@ -168,7 +172,10 @@ class Connection:
             with self._lock:
                 self._send_waiting()
         if state & ~select.POLLOUT:
-            data = self._stream.recv(_READ_SIZE)
+            try:
+                data = self._stream.recv(_READ_SIZE)
+            except BlockingIOError:
+                return True
             self._receive(data)
             return bool(data)
         return True

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocols import values
+from ..protocols.client_door import ClientToken
 from ..protocols.errors import AccelError, ErrorCode, JobError
 from ..protocols.framing import MAX_FRAME
 from ..protocols.inference import MAX_INLINE, Request
 from ..protocols.inference_session import FailedReceived, Limits, RefusedReceived
+from .client_tls import RemoteNode
+from .tcp import HostPort
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]
+#: Where a client finds its node: one of these sockets, or an address on another machine.
+Places = tuple[Path, ...] | RemoteNode
 
 TEXT_GENERATION: Final = "text-generation"
 #: Where the new text stands in the value of such a job.
@@ -36,6 +41,40 @@ MAX_PAYLOAD: Final = Limits().max_payload
 
 _LONGEST_S: Final = 30 * 86_400.0
 _MAX_HEAD: Final = MAX_FRAME - MAX_INLINE
+
+
+def places_of(node: Path | str | None, token: str | None) -> Places:
+    """The sockets of a data folder, or the address HOST:PORT when there is a client token.
+
+    Raises:
+        AccelError: bad-input when one of both is missing or no address, bad-token.
+    """
+    if token is None:
+        _check_is_no_address(node)
+        return sockets_of(node)
+    try:
+        address = HostPort.parse(str(node or ""))
+    except ValueError:
+        raise AccelError(
+            ErrorCode.BAD_INPUT,
+            f"a client token goes with an address HOST:PORT, not with {str(node)!r}" if node else
+            "a client token goes with an address, and there is none",
+            "The node's `client-token` command prints both.",
+        ) from None  # fmt: skip
+    return RemoteNode(address, ClientToken.decode(token))
+
+
+def _check_is_no_address(node: Path | str | None) -> None:
+    try:
+        address = HostPort.parse(node) if isinstance(node, str) else None
+    except ValueError:
+        return
+    if address is not None and not Path(str(node)).exists():
+        raise AccelError(
+            ErrorCode.BAD_INPUT,
+            f"{address} is an address, and there is no client token for it",
+            "`ipfs-accel-node client-token` on that node prints one.",
+        )
 
 
 def sockets_of(data_dir: Path | str | None) -> tuple[Path, ...]:

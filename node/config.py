@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
+from .tcp import HostPort
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
 _DATA_DIR_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}DATA_DIR"
+#: What commands read: the node they go to, and the token they show it.
+CLIENT_VARIABLES: Final = ("NODE", "CLIENT_TOKEN")
 DEFAULT_PORT: Final = 4011
 _MAX_SOCKET_PATH: Final = 104
 _SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
@@ -45,6 +48,8 @@ class Paths:
         self.content = data_dir / "content"
         self.cache = data_dir / "cache"
         self.toml = data_dir / "config.toml"
+        self.client_certificate = data_dir / "client-door.pem"
+        self.client_secret = data_dir / "client.secret"
 
     @cached_property
     def socket(self) -> Path:
@@ -86,6 +91,8 @@ class Config:
     join: str | None
     mdns: bool
     log_level: str
+    log_json: bool
+    listen_clients: HostPort | None
 
     @cached_property
     def paths(self) -> Paths:
@@ -94,9 +101,14 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """For showing; the join token is left out, as it holds the cluster's key."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "join"}
-        return {
-            name: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for name, v in shown.items()
-        }
+        return {name: plain(value) for name, value in shown.items()}
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as JSON has it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, (Path, HostPort)) else value
 
 
 def default_data_dir() -> Path:
@@ -129,20 +141,44 @@ def make_data_dir(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Found:
+    """One setting as it counts: `origin` is flag, variable, file or default; `source` says which of them."""
+
+    key: str
+    value: Any
+    origin: str
+    source: str
+
+
 def load(flags: Mapping[str, Any], data_dir: Path | None = None) -> Config:
     """Puts the configuration together; `flags` that are None were not given.
 
     Raises:
         AccelError: bad-config, which names the setting and where its value came from.
     """
-    folder = absolute(data_dir) if data_dir else default_data_dir()
+    folder = find_data_dir(data_dir).value
+    return Config(data_dir=folder, **{name: found.value for name, found in explain(flags, folder).items()})
+
+
+def explain(flags: Mapping[str, Any], folder: Path) -> dict[str, Found]:
+    """Every setting but the data folder itself, with where its value came from. Raises AccelError bad-config."""
     _check_environment()
     file = _File(Paths(folder).toml)
-    values: dict[str, Any] = {}
-    for name, setting in _SETTINGS.items():
-        value, source = _find(name, setting, flags, file)
-        values[name] = setting.default() if value is None else _read(value, source, setting.read)
-    return Config(data_dir=folder, **values)
+    return {name: _explain(setting, flags.get(name), file) for name, setting in _SETTINGS.items()}
+
+
+def find_data_dir(flag: Path | None) -> Found:
+    """Raises AccelError bad-config."""
+    if flag:
+        return Found("data_dir", absolute(flag), "flag", "--data-dir")
+    given = os.environ.get(_DATA_DIR_VARIABLE)
+    return Found("data_dir", default_data_dir(), *(("variable", _DATA_DIR_VARIABLE) if given else ("default", "")))
+
+
+def variable(key: str) -> str | None:
+    """A variable that no setting of a node has: where commands go, and the token they show there."""
+    return os.environ.get(ENVIRONMENT_PREFIX + key) or None
 
 
 @dataclass(frozen=True)
@@ -155,13 +191,22 @@ class _Setting:
     key: str
 
 
-def _find(name: str, setting: _Setting, flags: Mapping[str, Any], file: _File) -> tuple[Any, str]:
-    if flags.get(name) is not None:
-        return flags[name], setting.flag
-    variable = ENVIRONMENT_PREFIX + setting.key.upper()
-    if given := os.environ.get(variable):
-        return given, variable
-    return file.content.get(setting.key), f"{setting.key} in {file.path}, line {file.line_of(setting.key)}"
+def _explain(setting: _Setting, flag: Any, file: _File) -> Found:
+    value, origin, source = _find(setting, flag, file)
+    read = setting.default() if value is None else _read(value, source, setting.read)
+    return Found(setting.key, read, origin, source)
+
+
+def _find(setting: _Setting, flag: Any, file: _File) -> tuple[Any, str, str]:
+    """The value as it was given, None when nobody did; where, and the name it has there."""
+    if flag is not None:
+        return flag, "flag", setting.flag
+    name = ENVIRONMENT_PREFIX + setting.key.upper()
+    if given := os.environ.get(name):
+        return given, "variable", name
+    if setting.key in file.content:
+        return file.content[setting.key], "file", f"{setting.key} in {file.path}, line {file.line_of(setting.key)}"
+    return None, "default", ""
 
 
 def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
@@ -172,10 +217,11 @@ def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
 
 
 def _check_environment() -> None:
-    keys = {setting.key: ENVIRONMENT_PREFIX + setting.key.upper() for setting in _SETTINGS.values()}
-    for variable in os.environ:
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in {*keys.values(), _DATA_DIR_VARIABLE}:
-            raise _unknown(f"unknown variable {variable}", variable, list(keys.values()))
+    known = [ENVIRONMENT_PREFIX + setting.key.upper() for setting in _SETTINGS.values()]
+    others = (_DATA_DIR_VARIABLE, *(ENVIRONMENT_PREFIX + key for key in CLIENT_VARIABLES))
+    for name in os.environ:
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in {*known, *others}:
+            raise _unknown(f"unknown variable {name}", name, [*known, *others])
 
 
 class _File:
@@ -191,12 +237,21 @@ class _File:
             self.content = {}
         except NotADirectoryError:
             raise AccelError(ErrorCode.BAD_CONFIG, f"{path.parent} is no folder", "Check --data-dir.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise AccelError(ErrorCode.BAD_CONFIG, f"{path}{self._told(error)}", "Mend that line.") from None
         except (OSError, ValueError) as error:
             raise AccelError(ErrorCode.BAD_CONFIG, f"{path}: {error}", "Mend the file or remove it.") from None
         keys = [setting.key for setting in _SETTINGS.values()]
         for key in self.content:
             if key not in keys:
                 raise _unknown(f"{path}: unknown key {key!r} in line {self.line_of(key)}", key, keys)
+
+    def _told(self, error: tomllib.TOMLDecodeError) -> str:
+        """What is no TOML, with its line and column, which its message has unless the file just ends too early."""
+        what, _, where = str(error).removesuffix(")").partition(" (at ")
+        lines = self._text.splitlines() or [""]
+        place = where if where.startswith("line ") else f"line {len(lines)}, column {len(lines[-1]) + 1}"
+        return f", {place}: {what}"
 
     def line_of(self, key: str) -> int:
         """Where `key`, or a table of that name, stands; 1 when it is written in a way this does not see."""
@@ -256,6 +311,10 @@ def _peers(value: Any) -> tuple[str, ...]:
     return peers
 
 
+def _host_port(value: Any) -> HostPort:
+    return HostPort.parse(str(value))
+
+
 def _switch(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -310,4 +369,6 @@ _SETTINGS: Final = {
     "join": _Setting(str, lambda: None, "--join", "join"),
     "mdns": _Setting(_switch, lambda: True, "--no-mdns", "mdns"),
     "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
+    "log_json": _Setting(_switch, lambda: False, "--log-json", "log_json"),
+    "listen_clients": _Setting(_host_port, lambda: None, "--listen-clients", "listen_clients"),
 }

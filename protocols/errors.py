@@ -54,6 +54,8 @@ class ErrorCode(StrEnum):
     PORT_IN_USE = "port-in-use"
     PERMISSION_DENIED = "permission-denied"
     WRONG_CLUSTER_KEY = "wrong-cluster-key"
+    WRONG_CLIENT_TOKEN = "wrong-client-token"  # noqa: S105
+    WRONG_CERTIFICATE = "wrong-certificate"
     VERSION_MISMATCH = "version-mismatch"
     PROTOCOL_ERROR = "protocol-error"
     UNKNOWN_MESSAGE = "unknown-message"

@@ -6,8 +6,6 @@ that only members read it, and the Ed25519 signature inside says which member wr
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from typing import Final
 
@@ -19,13 +17,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import AccelError, ErrorCode, ProtocolError
+from .tokens import unwrap, wrap
 
 KEY_SIZE: Final = 32
 #: Bytes that sealing adds to a body.
 OVERHEAD: Final = 12 + 16 + 64 + 32
 TOKEN_PREFIX: Final = "ian1"  # noqa: S105
 _MAX_TOKEN_ADDRESSES: Final = 8
-_MAX_TOKEN: Final = 4096
 _CONTEXT: Final = b"ipfs-accel-node advert 1\0"
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -82,22 +80,13 @@ def base58(data: bytes) -> str:
 
 def encode_token(key: bytes, addresses: list[str]) -> str:
     """The text that lets another node join: the key and where to find a member, with a checksum."""
-    content: bytes = msgpack.packb([key, addresses[:_MAX_TOKEN_ADDRESSES]])
-    return TOKEN_PREFIX + base64.urlsafe_b64encode(content + _checksum(content)).decode().rstrip("=")
+    return wrap(TOKEN_PREFIX, msgpack.packb([key, addresses[:_MAX_TOKEN_ADDRESSES]]))
 
 
 def decode_token(token: str) -> tuple[bytes, list[str]]:
     """The cluster's key and its addresses. Raises AccelError bad-token."""
-    text = token.strip()
     try:
-        if not text.startswith(TOKEN_PREFIX) or len(text) > _MAX_TOKEN:
-            raise ValueError("no token")
-        encoded = text[len(TOKEN_PREFIX) :]
-        data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-        content, checksum = data[:-4], data[-4:]
-        if _checksum(content) != checksum:
-            raise ValueError("a token's checksum is wrong")
-        key, addresses = msgpack.unpackb(content)
+        key, addresses = msgpack.unpackb(unwrap(TOKEN_PREFIX, token.strip()))
         if type(key) is not bytes or len(key) != KEY_SIZE or not all(type(each) is str for each in addresses):
             raise ValueError("no token")
     except Exception:
@@ -107,7 +96,3 @@ def decode_token(token: str) -> tuple[bytes, list[str]]:
             "Copy the whole line that `ipfs-accel-node token` prints.",
         ) from None
     return key, list(addresses)
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(TOKEN_PREFIX.encode() + content).digest()[:4]

@@ -33,12 +33,13 @@ from .batch_file import (
 )
 from .inputs import params_of
 from .output import console, count_progress, duration, plain, print_json, safe
+from .reaching import client_of
 
 
 def run(options: argparse.Namespace) -> int:
     _check_usage(options)
     began = time.monotonic()
-    with Client(options.data_dir) as client:
+    with client_of(options) as client:
         batch = _Batch(client, options)
         done = batch.run()
     seconds = time.monotonic() - began

@@ -91,6 +91,14 @@ def port(address: str) -> Check:
     return _free(family, host, int(port), address, "--listen")
 
 
+def clients_port(config: Config) -> list[Check]:
+    if config.listen_clients is None:
+        return []
+    host, port = config.listen_clients.host, config.listen_clients.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return [_free(family, host, port, f"{config.listen_clients} for clients", "--listen-clients")]
+
+
 def _free(family: int, host: str, port: int, shown: str, flag: str) -> Check:
     try:
         with socket.socket(family) as probe:

@@ -80,6 +80,7 @@ def _configured(config: Config) -> list[Check]:
         check_machine.data_folder(config, node_runs=runs),
         check_machine.socket_folder(config),
         *([] if runs else [check_machine.port(address) for address in config.listen]),
+        *([] if runs else check_machine.clients_port(config)),
         check_machine.multicast(config),
         check_machine.log(config),
         *told,

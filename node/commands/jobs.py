@@ -17,6 +17,7 @@ from ..map_window import own_task
 from . import writing
 from .inputs import for_task, params_of
 from .output import console, duration, plain, print_json, progress, safe, table
+from .reaching import client_of
 from .whole_file import WholeFile
 
 _MOST_SHOWN = 6
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int | None:
     _no_batch(options)
     given, params = _inputs(options.input), params_of(options.param)
     deadline = time.monotonic() + checked_timeout(options.timeout, 0)
-    with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
+    with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
         task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))
         inputs = for_task(given, task)
         if task == TEXT_GENERATION:

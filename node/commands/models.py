@@ -14,6 +14,7 @@ from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
 from . import panels
 from .output import console, count, duration, print_json, progress, safe, size, table
+from .reaching import client_of, elsewhere
 
 
 def add(options: argparse.Namespace) -> None:
@@ -74,7 +75,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def get(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client, progress(options.model[:20], quiet=options.json) as report:
+    with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
         got = client.get_model(options.model, options.name, on_progress=report)
     if options.json:
         print_json(got)
@@ -152,9 +153,9 @@ def _tell_pin(options: argparse.Namespace, model: dict[str, Any], what: str) -> 
 def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None, Any]]:
     """The running node's client; without a node the store itself, locked while inside."""
     try:
-        client = Client(options.data_dir)
+        client = client_of(options)
     except AccelError as error:
-        if error.code != ErrorCode.NOT_RUNNING:
+        if error.code != ErrorCode.NOT_RUNNING or elsewhere(options) is not None:
             raise
         with _store(options) as store:
             yield None, store

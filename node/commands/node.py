@@ -1,19 +1,23 @@
-"""`status`, `peers`, `pause`, `resume` and `token`."""
+"""`status`, `peers`, `pause`, `resume`, `token` and `client-token`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import Any
 
+from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import checked_timeout
 from . import panels
 from .output import console, print_json, progress, safe, state_style
+from .reaching import client_of
 
 _NO_BACKENDS = "[dim]no backends: this node passes jobs on to its peers[/]"
 
 
 def status(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client:
+    with client_of(options) as client:
         facts = client.status()
     if options.json:
         print_json(facts)
@@ -34,7 +38,7 @@ def status(options: argparse.Namespace) -> None:
 
 
 def peers(options: argparse.Namespace) -> None:
-    with Client(options.data_dir) as client:
+    with client_of(options) as client:
         known = client.peers()
     if options.json:
         print_json(known)
@@ -72,3 +76,35 @@ def token(options: argparse.Namespace) -> None:
         print_json({"token": facts["token"], "cluster_id": facts["cluster_id"]})
     else:
         print(f"ipfs-accel-node start --join {facts['token']}")
+
+
+def client_token(options: argparse.Namespace) -> None:
+    facts = _client_token(options)
+    if options.json:
+        print_json(facts)
+        return
+    print(facts["token"])
+    if not facts["addresses"]:
+        print("No node takes clients here yet: ipfs-accel-node start --listen-clients 0.0.0.0:4012", file=sys.stderr)
+    for address in facts["addresses"]:
+        print(f"ipfs-accel-node --node {address} --token-file FILE status", file=sys.stderr)
+
+
+def _client_token(options: argparse.Namespace) -> dict[str, Any]:
+    """The running node's; without one, what the data folder holds."""
+    try:
+        with Client(options.data_dir) as client:
+            return client.client_token(new=options.new)
+    except AccelError as error:
+        if error.code != ErrorCode.NOT_RUNNING:
+            raise
+    from ..client_keys import ClientKeys
+    from ..config import Paths, find_data_dir, make_data_dir
+    from ..content.store import StoreLock
+
+    paths = Paths(make_data_dir(find_data_dir(options.data_dir).value))
+    with StoreLock(paths.content):
+        keys = ClientKeys(paths)
+        if options.new:
+            keys.renew()
+    return {**keys.describe(), "addresses": []}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .parsing import PROGRAM, add
+from .parsing import PROGRAM, add, elsewhere
 
 
 def add_node(commands: Any) -> None:
-    add(commands, "status", "node:status", "show this node", "status --json")
-    add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers")
+    elsewhere(add(commands, "status", "node:status", "show this node", "status --json"))
+    elsewhere(add(commands, "peers", "node:peers", "show the nodes that this one knows", "peers"))
     _add_top(commands)
     _add_pause(commands)
     add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")

@@ -38,3 +38,17 @@ def add(commands: Any, name: str, command: str, about: str, example: str) -> arg
     common(parser)
     parser.set_defaults(command=command)
     return parser
+
+
+def elsewhere(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
+    """Options of the commands that work with a node on another machine too."""
+    absent = None if top else argparse.SUPPRESS
+    parser.add_argument(
+        "--node", default=absent, metavar="HOST:PORT", help="a node elsewhere, over TLS (IPFS_ACCEL_NODE)"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, default=absent, metavar="FILE",
+        help="holds that node's client token (or IPFS_ACCEL_CLIENT_TOKEN does); never the token itself, as every user "
+        "of a machine sees its command lines",
+    )  # fmt: skip
+    parser.set_defaults(remote=True)

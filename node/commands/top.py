@@ -15,6 +15,7 @@ from ..client import Client
 from ..client_requests import checked_timeout
 from . import panels
 from .output import console, print_json, safe
+from .reaching import client_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +33,7 @@ def top(options: argparse.Namespace) -> None:
         raise AccelError(ErrorCode.BAD_INPUT, f"--count {options.count} is no number of looks", "Give 1 or more.")
     moving = sys.stdout.isatty() and not options.json
     keys = _keys() if moving else nullcontext(_sleep)
-    with Client(options.data_dir) as client, keys as pause, suppress(KeyboardInterrupt):
+    with client_of(options) as client, keys as pause, suppress(KeyboardInterrupt):
         looks = _looks(client, interval, options.count, pause, steady=moving)
         if moving:
             _show_moving(looks)

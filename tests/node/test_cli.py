@@ -266,7 +266,11 @@ def test_doctor_without_a_node(tmp_path, capsys, monkeypatch):
         monkeypatch.setenv("IPFS_ACCEL_LISTEN", f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}")
         checks = checks_of(capsys, tmp_path)
         assert (checks["port"]["code"], checks["port"]["required"]) == ("port-in-use", True)
-    monkeypatch.setenv("IPFS_ACCEL_LISTEN", "/ip4/127.0.0.1/tcp/0")
+        monkeypatch.setenv("IPFS_ACCEL_LISTEN_CLIENTS", f"127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("IPFS_ACCEL_LISTEN", "/ip4/127.0.0.1/tcp/0")
+        port = checks_of(capsys, tmp_path)["port"]
+        assert (port["code"], port["fix"]) == ("port-in-use", "Choose another with --listen-clients.")
+    monkeypatch.setenv("IPFS_ACCEL_LISTEN_CLIENTS", "localhost:0")
     checks = checks_of(capsys, tmp_path)
     assert checks["port"]["ok"]
     assert {"Python", "libp2p", "fastecdsa", "trio", "clock", "disk", "socket", "data folder"} <= set(checks)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ipfs_accel_node.node import config
+from ipfs_accel_node.node.tcp import HostPort
 from ipfs_accel_node.protocols.errors import AccelError
 
 
@@ -42,7 +43,8 @@ FLAGS = {"memory_bytes": "--memory", "node_name": "--name", "peers": "--peer", "
     ("flag", "value", "said"),
     [("threads", "many", "--threads"), ("threads", "0", "from 1"), ("memory_bytes", "lots", "8G"),
      ("backends", "abacus", "openvino"), ("precision", "f64", "f32"), ("node_name", "a b", "letters"),
-     ("peers", ["1.2.3.4"], "/p2p/"), ("mdns", "perhaps", "true or false"), ("log_level", "loud", "debug")],
+     ("listen_clients", "4012", "HOST:PORT"), ("peers", ["1.2.3.4"], "/p2p/"),
+     ("mdns", "perhaps", "true or false"), ("log_level", "loud", "debug")],
 )  # fmt: skip
 def test_a_bad_value_is_told_with_its_source(tmp_path, flag, value, said):
     with pytest.raises(AccelError) as refused:
@@ -133,6 +135,38 @@ def test_an_unknown_key_is_told_with_its_line_and_the_closest_known_one(tmp_path
     assert hint in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("threads = = 4\n", "line 1, column 11"), ("# one\nthreads = 4\nthreads = 5\n", "line 3, column 12"),
+     ("\nname = 'desk", "line 2, column 13"), ('peers = [\n"x",\n', "line 2, column 5"),
+     ("threads", "line 1, column 8")],
+)  # fmt: skip
+def test_what_is_no_toml_is_told_with_line_and_column(tmp_path, text, place):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(AccelError) as refused:
+        config.load({}, tmp_path)
+    assert refused.value.code == "bad-config"
+    assert refused.value.message.startswith(f"{tmp_path / 'config.toml'}, {place}: ")
+
+
+def test_each_setting_says_where_it_comes_from(tmp_path, monkeypatch):
+    (tmp_path / "config.toml").write_text('# mine\nthreads = 1\nname = "file"\nprecision = "bf16"\n')
+    monkeypatch.setenv("IPFS_ACCEL_THREADS", "2")
+    monkeypatch.setenv("IPFS_ACCEL_NAME", "environment")
+    found = config.explain({"threads": "3"}, tmp_path)
+    assert found["threads"] == config.Found("threads", 3, "flag", "--threads")
+    assert found["node_name"] == config.Found("name", "environment", "variable", "IPFS_ACCEL_NAME")
+    assert found["precision"] == config.Found(
+        "precision", "bf16", "file", f"precision in {tmp_path / 'config.toml'}, line 4"
+    )
+    assert found["log_json"] == config.Found("log_json", False, "default", "")
+    assert config.find_data_dir(tmp_path) == config.Found("data_dir", tmp_path, "flag", "--data-dir")
+    monkeypatch.setenv("IPFS_ACCEL_DATA_DIR", str(tmp_path))
+    assert config.find_data_dir(None) == config.Found("data_dir", tmp_path, "variable", "IPFS_ACCEL_DATA_DIR")
+    monkeypatch.delenv("IPFS_ACCEL_DATA_DIR")
+    assert config.find_data_dir(None).origin == "default"
+
+
 def test_a_file_that_is_no_text_or_no_file(tmp_path):
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(AccelError, match=r"config\.toml"):
@@ -146,7 +180,7 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
     given = {
         "BACKENDS": "cpu,openvino", "THREADS": "3", "MEMORY": "8G", "PRECISION": "bf16", "NAME": "desk",
         "LISTEN": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2", "PEERS": peer, "JOIN": "ian1x", "MDNS": "off",
-        "LOG_LEVEL": "debug",
+        "LOG_LEVEL": "debug", "LOG_JSON": "yes", "LISTEN_CLIENTS": "[::]:4012",
     }  # fmt: skip
     for key, value in given.items():
         monkeypatch.setenv(f"IPFS_ACCEL_{key}", value)
@@ -163,6 +197,8 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         join="ian1x",
         mdns=False,
         log_level="debug",
+        log_json=True,
+        listen_clients=HostPort("::", 4012),
     )
 
 
