@@ -29,6 +29,7 @@ def add_pins(commands: Any) -> None:
 def _add_top(commands: Any) -> None:
     top = add(commands, "top", "top:top", "watch the node, its peers, models and jobs", "top\n"
               f"  {PROGRAM} top --json --count 1")  # fmt: skip
+    elsewhere(top)
     top.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds between two looks (1)")
     top.add_argument("--count", type=int, metavar="N", help="look N times and end")
 

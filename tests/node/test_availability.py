@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import trio
 from ipfs_accel_node.node.api.peer import PeerDoor
@@ -42,21 +44,15 @@ async def test_a_peers_job_that_comes_too_late_goes_elsewhere(change, code):
 async def test_open_jobs_are_listed_the_oldest_first_and_not_all(autojump_clock):
     running = RunningJobs()
     jobs = [incoming(number) for number in range(MOST_LISTED + 5)]
-    async with trio.open_nursery() as nursery:
-
-        async def stay(job: Incoming) -> None:
-            with running.listed(job, CID, own=True):
-                await trio.sleep(10)
-
+    with ExitStack() as opened:
         for job in jobs:
-            nursery.start_soon(stay, job)
+            opened.enter_context(running.listed(job, CID, own=True))
         await trio.sleep(4)
         running.moved(jobs[0], "desk", "cpu")
         jobs[0].tokens = 3
         listed = running.describe(lambda _cid: "minilm")
-        assert len(listed) == MOST_LISTED
-        first = next(each for each in listed if each["job_id"] == jobs[0].request.job_id.hex())
-        assert first == {
+        assert [each["job_id"] for each in listed] == [job.request.job_id.hex() for job in jobs[:MOST_LISTED]]
+        assert listed[0] == {
             "job_id": jobs[0].request.job_id.hex(), "model": "minilm", "task": "t", "own": True, "node_name": "desk",
             "backend": "cpu", "seconds": 4.0, "tokens": 3,
         }  # fmt: skip
