@@ -86,6 +86,7 @@ class Host:
             ) from None
         try:
             with trio.fail_after(_DIAL_DEADLINE_S):
+                workarounds.dial_nothing_else(self.libp2p, info.peer_id)
                 await self.libp2p.connect(info)
         except Exception as error:
             raise AccelError(ErrorCode.PEER_LOST, f"{address} cannot be reached: {error}") from None

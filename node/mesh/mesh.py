@@ -92,9 +92,7 @@ class Mesh:
             self.addresses = self._host.addresses()
             await stack.enter_async_context(self._gossip.running())
             if self._settings.mdns and self.addresses:
-                await stack.enter_async_context(
-                    announcing(self.peer_id, self._cluster, self.addresses, self._dialler.want)
-                )
+                await stack.enter_async_context(announcing(self.peer_id, self._cluster, self.addresses, self._heard))
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._dialler.run)
@@ -116,6 +114,9 @@ class Mesh:
         return [PeerBlocks(self._host, self.directory, peer) for peer in peer_ids if self._links.get(peer) is not None]
 
     # --- inside
+
+    def _heard(self, addresses: list[str]) -> None:
+        self._dialler.want(addresses, heard=True)
 
     def _facts(self) -> HelloFacts:
         return HelloFacts(self._settings.node_name, self._incarnation, tuple(self.addresses[:16]))
