@@ -96,6 +96,8 @@ class Machine:
     def begin(self, words: tuple[str, ...], **pipes: Any) -> subprocess.Popen[bytes]:
         """Starts a command as this machine's user would, in a session of its own."""
         mine = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), "IPFS_ACCEL_NAME": self.name}
+        # Of both machines, for they share this one's processors: nodes of one machine measure one after the other.
+        mine["TMPDIR"] = str(self.home.parent)
         given = {name: value for name, value in environment().items() if not name.startswith("XDG_")}
         return subprocess.Popen(
             self._hosts.at(self._place, words), cwd=self.home, env=given | mine, stdin=subprocess.DEVNULL,
@@ -221,6 +223,8 @@ class FiveMinutes:
         if machine is self._laptop:
             with self.step("both see each other", "both"):
                 self._wait_linked()
+            for one, other in ((self._desktop, self._laptop), (self._laptop, self._desktop)):
+                check(f"linked with {other.name}\n" in one.printed(), f"start did not say so:\n{one.printed()}")
 
     def _token_of(self, machine: Machine) -> str | None:
         machine.still_runs()

@@ -92,9 +92,8 @@ def get(options: argparse.Namespace) -> None:
         out.print("[dim]it was here already[/]")
         return
     rate = got["size"] / max(got["seconds"], 1e-9)
-    out.print(
-        f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {len(got['by_source'])} peers[/]"
-    )
+    peers = "1 peer" if len(got["by_source"]) == 1 else f"{len(got['by_source'])} peers"
+    out.print(f"[dim]{size(got['size'])} in {duration(got['seconds'])}, {size(rate)}/s from {peers}[/]")
 
 
 def remove(options: argparse.Namespace) -> None:

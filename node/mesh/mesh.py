@@ -64,12 +64,15 @@ class Mesh:
         *,
         handler_for: Callable[[str], Handler],
         read_block: ReadBlock,
+        on_link: Callable[[str], None],
     ) -> None:
+        """`on_link` is told the name of each peer with which a link came up."""
         self._settings = settings
         self._cluster = cluster_id(cluster_key)
         self._incarnation = time.time_ns()
         self._host = Host(identity)
         self._handler_for = handler_for
+        self._on_link = on_link
         self._book = AddressBook(settings.address_book)
         self.directory = Directory(trio.current_time)
         self._links = Links(
@@ -129,6 +132,7 @@ class Mesh:
         self._dialler.linked(link.peer_id)
         self._book.put(link.peer_id, list(link.facts.addresses))
         self._dialler.want(list(link.facts.addresses))
+        self._on_link(link.facts.node_name)
         if self._nursery is not None:
             self._nursery.start_soon(self._exchange, link)
 
