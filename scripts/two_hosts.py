@@ -57,6 +57,11 @@ class TwoHosts:
         _ip("-n", self.names[1], "link", "set", _CABLE, "up")
         self._route_multicast(self.names[1])
 
+    def move(self, address: str) -> None:
+        """Gives the second host another address, of 10.77.0.0/24."""
+        _ip("-n", self.names[1], "addr", "flush", "dev", _CABLE)
+        _ip("-n", self.names[1], "addr", "add", f"{address}/24", "dev", _CABLE)
+
     def _make(self) -> None:
         for name in self.names:
             _ip("netns", "add", name)

@@ -40,6 +40,7 @@ _REFRESH_EVERY_S: Final = 5.0
 #: An advert older than this is asked for over the link, whatever became of it on the topic.
 _STALE_S: Final = 15.0
 _MAX_TOLD: Final = 64
+_LOOK_AT_NETWORK_EVERY_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Mesh:
                 self._nursery = nursery
                 nursery.start_soon(self._dialler.run)
                 nursery.start_soon(self._refresh_adverts)
+                nursery.start_soon(self._follow_network)
                 task_status.started()
 
     def link(self, peer_id: str) -> Link | None:
@@ -160,6 +162,20 @@ class Mesh:
                         await self._ask_for_advert(link)
                     except AccelError as error:
                         log.info("%s gave no advert: %s", link.peer_id, error)
+
+    async def _follow_network(self) -> None:
+        """This machine may get other addresses: peers are told at the next hello, and who was away is tried at once."""
+        while True:
+            await trio.sleep(_LOOK_AT_NETWORK_EVERY_S)
+            try:
+                addresses = self._host.addresses()
+            except OSError as error:
+                log.warning("this machine's addresses cannot be read: %s", error)
+                continue
+            if addresses != self.addresses:
+                log.info("the addresses are now %s", ", ".join(addresses))
+                self.addresses = addresses
+                self._dialler.hurry()
 
     def _advertised(self, peer_id: str, advert: Advert) -> None:
         self.directory.advertised(peer_id, advert)

@@ -61,3 +61,16 @@ def test_they_find_each_other_and_again_each_time_the_cable_is_back(two_hosts, p
         two_hosts.plug()
         wait_peers(second, "host-0")
         wait_peers(first, "host-1")
+
+
+def test_a_machine_that_gets_another_address_says_so(two_hosts, pair):
+    first, second = pair
+    two_hosts.unplug()
+    wait_peers(second)
+    wait_peers(first)
+    two_hosts.move("10.77.0.3")
+    two_hosts.plug()
+    wait_peers(second, "host-0")
+    wait_peers(first, "host-1")
+    with second.client() as client:
+        second.wait_for("its new address", lambda: "10.77.0.3" in str(client.status()["addresses"]) or None, 20)
