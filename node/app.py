@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
+from ..protocols.errors import AccelError
 from ..protocols.sealing import decode_token, encode_token
 from .advertising import Advertiser
 from .api.local import LocalDoor, serve_socket
@@ -33,19 +34,32 @@ from .serving.service import ServingService, ServingSettings
 
 log = logging.getLogger(__name__)
 
-OnReady = Callable[[dict[str, Any]], None]
 
+class Teller(Protocol):
+    """Tells whoever started the node how it goes. What it prints to may be gone: OSError is no reason to end."""
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """Clients are accepted: peer_id, addresses, token, socket."""
+
+    def linked(self, node_name: str) -> None:
+        """A link with a peer is up."""
+
+    def alone(self, reasons: dict[str, AccelError]) -> None:
+        """Nobody was reached, a while after a start with somebody to join; why, by address."""
+
+
+_JOIN_PATIENCE_S = 10.0
 _DRAIN_DEADLINE_S = 20.0
 _DRAIN_LOOK_EVERY_S = 0.05
 
 
-def run(config: Config, on_ready: OnReady) -> None:
+def run(config: Config, teller: Teller) -> None:
     """Runs a node until SIGTERM or SIGINT. Raises AccelError when it cannot start."""
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with StoreLock(config.paths.content):
         log_to(config.paths.log, config.log_level, as_json=config.log_json)
         try:
-            trio.run(_run_node, config, on_ready)
+            trio.run(_run_node, config, teller)
         except BaseExceptionGroup as group:
             raise _only_error(group) from None
 
@@ -68,10 +82,10 @@ class Node:
         return self.dispatcher.counters.running + self.peer_door.running
 
 
-async def _run_node(config: Config, on_ready: OnReady) -> None:
+async def _run_node(config: Config, teller: Teller) -> None:
     key, bootstrap = _cluster_of(config)
     own = identity.load_or_create(config.paths.identity)
-    node = _build(config, own, key, bootstrap)
+    node = _build(config, own, key, bootstrap, teller)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.mesh.run)
         await nursery.start(node.serving.run)
@@ -82,12 +96,14 @@ async def _run_node(config: Config, on_ready: OnReady) -> None:
         if config.listen_clients is not None:
             await nursery.start(partial(tls.serve, config.listen_clients, door))
         nursery.start_soon(node.advertiser.run)
-        on_ready({**_ready_facts(config, node, key), "clients": tls.describe() if config.listen_clients else None})
+        teller.ready({**_ready_facts(config, node, key), "clients": tls.describe() if config.listen_clients else None})
+        if bootstrap:
+            nursery.start_soon(_tell_when_alone, node, teller)
         await _until_stopped(node)
         nursery.cancel_scope.cancel()
 
 
-def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str]) -> Node:
+def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str], teller: Teller) -> Node:
     card = IdentityCard(own.peer_id, config.node_name)
     store = ModelStore(config.paths.content)
     changes, running = _Changes(), RunningJobs()
@@ -106,6 +122,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         key,
         handler_for=lambda _peer_id: peer_door,
         read_block=partial(_read_block, store),
+        on_link=teller.linked,
     )
     catalogue = Catalogue(store, serving, mesh, changes.tell)
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
@@ -154,6 +171,12 @@ def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
         "socket": str(config.paths.socket),
         "data_dir": str(config.data_dir),
     }
+
+
+async def _tell_when_alone(node: Node, teller: Teller) -> None:
+    await trio.sleep(_JOIN_PATIENCE_S)
+    if not any(peer.linked for peer in node.mesh.directory.peers()):
+        teller.alone(node.mesh.failures())
 
 
 async def _until_stopped(node: Node) -> None:

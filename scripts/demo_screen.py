@@ -83,6 +83,15 @@ class Screen:
         self.console.print(rows)
         self.line(f"  [dim]why:[/] {report['route']['reason']}\n")
 
+    def steps(self, steps: Sequence[Mapping[str, Any]], seconds: float) -> None:
+        """How long each step took; those that do not count are in parentheses."""
+        rows = _table("the first minutes", "where", "what", ">seconds")
+        for step in steps:
+            took = f"{step['seconds']:.1f}"
+            rows.add_row(step["where"], step["step"], took if step["counted"] else f"({took})")
+        self.console.print(rows)
+        self.line(f"[bold]{seconds:.1f} s in all[/], without installation and download.")
+
     def similarities(self, found: Mapping[str, float], expected: Mapping[str, float] | None) -> None:
         rows = _table("similarity", "texts", ">cosine", ">expected")
         for pair, value in found.items():

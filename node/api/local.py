@@ -83,7 +83,7 @@ def _bind(path: Path) -> trio.socket.SocketType:
     except OSError as error:
         bound.close()
         raise AccelError(
-            ErrorCode.PERMISSION_DENIED, f"cannot listen on {path}: {error.strerror}", "Check that folder."
+            ErrorCode.PERMISSION_DENIED, f"cannot listen on {path}: {error.strerror or error}", "Check that folder."
         ) from None
     finally:
         os.umask(before)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ...protocols.errors import AccelError
 from .. import config
 from .output import console, print_json, safe
 
@@ -12,6 +16,7 @@ FLAGS = (
     "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
     "log_json", "listen_clients",
 )  # fmt: skip
+_MOST_TOLD = 8
 
 
 def start(options: argparse.Namespace) -> int:
@@ -19,22 +24,63 @@ def start(options: argparse.Namespace) -> int:
     config.make_data_dir(settings.data_dir)
     from .. import app
 
-    app.run(settings, (lambda facts: print_json(facts)) if options.json else _greet)
+    app.run(settings, _ForPrograms() if options.json else _ForPeople())
     return 0
 
 
-def _greet(facts: dict[str, Any]) -> None:
-    import sys
+class _ForPrograms:
+    """One line when it is ready; the rest is asked for."""
 
-    out = console()
-    out.print(f"[bold green]ready[/]  {facts['node_name']}  [dim]{facts['peer_id']}[/]")
-    for address in facts["addresses"]:
-        out.print(f"[dim]listening on[/] {address.split('/p2p/')[0]}")
-    out.print("\nOn another machine, join this cluster with")
-    out.print(f"  ipfs-accel-node start --join {facts['token']}", soft_wrap=True)
-    if clients := facts["clients"]:
-        out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
-        out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
-        out.print(f"  {clients['token']}", soft_wrap=True)
-    out.print("[dim]Ctrl-C stops the node when its jobs have finished; a second one stops it at once.[/]")
-    sys.stdout.flush()
+    def ready(self, facts: dict[str, Any]) -> None:
+        print_json(facts)
+
+    def linked(self, node_name: str) -> None:
+        pass
+
+    def alone(self, reasons: dict[str, AccelError]) -> None:
+        pass
+
+
+class _ForPeople:
+    """The token, and whether joining worked. Says little later on: a terminal that is paused would hold up the node."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        out = console()
+        out.print(f"[bold green]ready[/]  {facts['node_name']}  [dim]{facts['peer_id']}[/]")
+        for address in facts["addresses"]:
+            out.print(f"[dim]listening on[/] {address.split('/p2p/')[0]}")
+        out.print("\nOn another machine, join this cluster with")
+        out.print(f"  {_program()} start --join {facts['token']}", soft_wrap=True)
+        if clients := facts["clients"]:
+            out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
+            out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
+            out.print(f"  {clients['token']}", soft_wrap=True)
+        out.print("[dim]Ctrl-C stops the node when its jobs have finished; a second one, at once.[/]")
+        sys.stdout.flush()
+
+    def linked(self, node_name: str) -> None:
+        """Each peer once, and only the first of many."""
+        if node_name not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(node_name)
+            _say(f"[green]linked[/] with [bold]{safe(node_name)}[/]")
+
+    def alone(self, reasons: dict[str, AccelError]) -> None:
+        _say("[yellow]not linked with anybody yet[/]; it goes on trying.")
+        for error in list(reasons.values())[:_MOST_TOLD]:
+            _say(f"  {safe(error)}")
+
+
+def _say(text: str) -> None:
+    """The node goes on when nobody reads any more."""
+    with suppress(OSError):
+        console().print(text, soft_wrap=True)
+        sys.stdout.flush()
+
+
+def _program() -> str:
+    """The program as it was called, so that the line that is printed works in another clone, too."""
+    called = sys.argv[0]
+    return called if "/" in called and not Path(called).is_absolute() else "ipfs-accel-node"

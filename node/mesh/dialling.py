@@ -1,7 +1,7 @@
 """Keeps this node linked: dials the addresses it was given, those it knew, and those its peers tell of.
 
 Each target is dialled again with a growing, jittered pause for as long as it has no link. One that was only heard of
-is given up after a bound; those the owner named never are.
+is given up after a bound; those the owner named, and those that were linked before, never are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .links import Links
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
+#: How long two nodes may stay apart when nothing tells either that the network between them is back.
+_LONGEST_PAUSE_S: Final = 8.0
 #: After a refusal for the wrong key; the owner may be about to mend it.
 _STRANGER_PAUSE_S: Final = 60.0
 _MOST_TRIES: Final = 12
@@ -41,6 +42,9 @@ class _Target:
     busy: bool = False
     failure: AccelError | None = None
 
+    def hurry(self) -> None:
+        self.tries, self.next_try = 0, 0.0
+
 
 class Dialler:
     """All dialling of one node."""
@@ -52,8 +56,11 @@ class Dialler:
         self._rng = random.Random()  # noqa: S311 — spreads tries in time
         self._dials = trio.CapacityLimiter(_MAX_DIALS)
 
-    def want(self, addresses: list[str], *, keep: bool = False) -> None:
-        """Adds addresses that end in `/p2p/<peer id>`; others, and this node's own, are ignored."""
+    def want(self, addresses: list[str], *, keep: bool = False, heard: bool = False) -> None:
+        """Adds addresses that end in `/p2p/<peer id>`; others, and this node's own, are ignored.
+
+        `heard` says that the peer itself was just heard at them, so that it is dialled at once.
+        """
         for address in addresses:
             peer_id = address.rpartition("/p2p/")[2] if "/p2p/" in address else ""
             if not peer_id or peer_id == self._host.peer_id or len(self._targets) >= _MAX_TARGETS:
@@ -62,12 +69,20 @@ class Dialler:
             target.keep = target.keep or keep
             if address not in target.addresses:
                 target.addresses = [address, *target.addresses][:8]
-                target.tries, target.next_try = 0, 0.0
+                target.hurry()
+            if heard:
+                target.hurry()
 
     def linked(self, peer_id: str) -> None:
-        """A link is up: when it goes down, the first try comes soon."""
+        """A link is up: when it goes down, the first try comes soon, and others until it is up again."""
         if (target := self._targets.get(peer_id)) is not None:
-            target.tries, target.next_try, target.failure = 0, 0.0, None
+            target.hurry()
+            target.keep, target.failure = True, None
+
+    def hurry(self) -> None:
+        """The network has changed: who could not be reached may be within reach now."""
+        for target in self._targets.values():
+            target.hurry()
 
     def failures(self) -> dict[str, AccelError]:
         """Why those that are not linked are not, by the address tried first."""

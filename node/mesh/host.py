@@ -86,9 +86,10 @@ class Host:
             ) from None
         try:
             with trio.fail_after(_DIAL_DEADLINE_S):
+                workarounds.dial_nothing_else(self.libp2p, info.peer_id)
                 await self.libp2p.connect(info)
         except Exception as error:
-            raise AccelError(ErrorCode.PEER_LOST, f"{address} cannot be reached: {error}") from None
+            raise AccelError(ErrorCode.PEER_LOST, f"{address} cannot be reached: {_why(error)}") from None
         return str(info.peer_id)
 
     async def open_stream(self, peer_id: str, protocol: str) -> PeerStream:
@@ -109,6 +110,16 @@ class Host:
                 await self.libp2p.disconnect(ID.from_string(peer_id))
             except Exception as error:
                 log.debug("disconnecting %s: %r", peer_id, error)
+
+
+def _why(error: BaseException) -> str:
+    """What is at the root of a failed dial: the library says only that no address worked."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner
+        several = getattr(error, "errors", None) or getattr(error, "exceptions", None)
+        inner = several[0] if several else error.__cause__
+    return f"no answer within {_DIAL_DEADLINE_S:g} s" if isinstance(error, trio.TooSlowError) else str(error)
 
 
 def _new_host(identity: Identity) -> Any:

@@ -60,6 +60,8 @@ class _Announcement:
             warnings.simplefilter("ignore")
             from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
 
+        # It logs a traceback whenever the network is away.
+        logging.getLogger("zeroconf").setLevel(logging.CRITICAL)
         hosts = [address.split("/")[2] for address in self._addresses]
         port = int(self._addresses[0].split("/")[4])
         self._zeroconf = Zeroconf()

@@ -40,6 +40,7 @@ _REFRESH_EVERY_S: Final = 5.0
 #: An advert older than this is asked for over the link, whatever became of it on the topic.
 _STALE_S: Final = 15.0
 _MAX_TOLD: Final = 64
+_LOOK_AT_NETWORK_EVERY_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class Mesh:
         *,
         handler_for: Callable[[str], Handler],
         read_block: ReadBlock,
+        on_link: Callable[[str], None],
     ) -> None:
+        """`on_link` is told the name of each peer with which a link came up."""
         self._settings = settings
         self._cluster = cluster_id(cluster_key)
         self._incarnation = time.time_ns()
         self._host = Host(identity)
         self._handler_for = handler_for
+        self._on_link = on_link
         self._book = AddressBook(settings.address_book)
         self.directory = Directory(trio.current_time)
         self._links = Links(
@@ -92,13 +96,12 @@ class Mesh:
             self.addresses = self._host.addresses()
             await stack.enter_async_context(self._gossip.running())
             if self._settings.mdns and self.addresses:
-                await stack.enter_async_context(
-                    announcing(self.peer_id, self._cluster, self.addresses, self._dialler.want)
-                )
+                await stack.enter_async_context(announcing(self.peer_id, self._cluster, self.addresses, self._heard))
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._dialler.run)
                 nursery.start_soon(self._refresh_adverts)
+                nursery.start_soon(self._follow_network)
                 task_status.started()
 
     def link(self, peer_id: str) -> Link | None:
@@ -117,6 +120,9 @@ class Mesh:
 
     # --- inside
 
+    def _heard(self, addresses: list[str]) -> None:
+        self._dialler.want(addresses, heard=True)
+
     def _facts(self) -> HelloFacts:
         return HelloFacts(self._settings.node_name, self._incarnation, tuple(self.addresses[:16]))
 
@@ -128,6 +134,7 @@ class Mesh:
         self._dialler.linked(link.peer_id)
         self._book.put(link.peer_id, list(link.facts.addresses))
         self._dialler.want(list(link.facts.addresses))
+        self._on_link(link.facts.node_name)
         if self._nursery is not None:
             self._nursery.start_soon(self._exchange, link)
 
@@ -155,6 +162,20 @@ class Mesh:
                         await self._ask_for_advert(link)
                     except AccelError as error:
                         log.info("%s gave no advert: %s", link.peer_id, error)
+
+    async def _follow_network(self) -> None:
+        """This machine may get other addresses: peers are told at the next hello, and who was away is tried at once."""
+        while True:
+            await trio.sleep(_LOOK_AT_NETWORK_EVERY_S)
+            try:
+                addresses = self._host.addresses()
+            except OSError as error:
+                log.warning("this machine's addresses cannot be read: %s", error)
+                continue
+            if addresses != self.addresses:
+                log.info("the addresses are now %s", ", ".join(addresses))
+                self.addresses = addresses
+                self._dialler.hurry()
 
     def _advertised(self, peer_id: str, advert: Advert) -> None:
         self.directory.advertised(peer_id, advert)

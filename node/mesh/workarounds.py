@@ -54,6 +54,16 @@ def apply() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def dial_nothing_else(host: Any, peer_id: Any) -> None:
+    """Before an address is dialled: makes the library forget every other of that peer, and that it failed before.
+
+    Of several TCP addresses it dials only the first, which may be one that the peer's identify told: 0.0.0.0, for one
+    that listens everywhere. And it refuses to dial for a minute who could not be reached.
+    """
+    host.get_peerstore().clear_addrs(peer_id)
+    host.get_network().unblock_peer(peer_id)
+
+
 # --- frames
 
 

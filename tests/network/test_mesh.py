@@ -139,3 +139,22 @@ def failure_of(node: NodeProcess, data_dir) -> tuple[int, str]:
     done = subprocess.run(node._command(), capture_output=True, text=True, timeout=30)
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(done.stdout)["error"]["code"]
+
+
+@pytest.mark.parametrize(("refused", "expected"), [(False, "linked with first"), (True, "Connection refused")])
+def test_who_joins_is_told_on_the_terminal_whether_it_worked(first, tmp_path, refused, expected):
+    key, addresses = decode_token(first.wait_ready()["token"])
+    token = encode_token(key, [f"/ip4/127.0.0.1/tcp/1/p2p/{first.peer_id}"] if refused else addresses)
+    with Talking("joining", tmp_path / "joining", "--join", token) as joining:
+        joining.wait_for(expected, lambda: expected in joining.printed() or None, 30)
+        assert "ready" in joining.printed()
+
+
+class Talking(NodeProcess):
+    """A node that talks to people."""
+
+    def _command(self):
+        return [word for word in super()._command() if word != "--json"] + ["--backends", "none"]
+
+    def printed(self):
+        return (self.data_dir / "process.stdout").read_text()
