@@ -71,9 +71,18 @@ def make_text_model(folder: Path, model_type: str = "llama", seed: int = 0) -> P
             )
         ),
     }  # fmt: skip
-    make[model_type]().eval().save_pretrained(folder, safe_serialization=True)
+    model = make[model_type]().eval()
+    with torch.no_grad():
+        # It writes letters alone: half characters would be held back by whoever turns its tokens into text.
+        model.get_output_embeddings().weight[_no_letters(folder)] = 0
+    model.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").write_text(_WARNING)
     return folder
+
+
+def _no_letters(folder: Path) -> list[int]:
+    vocabulary: dict[str, int] = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    return [token for piece, token in vocabulary.items() if not (len(piece) == 1 and piece.isascii())]
 
 
 def _write_byte_tokenizer(folder: Path) -> int:

@@ -144,6 +144,8 @@ class CandidateBook:
     def no_candidate(self, cid: bytes, task: str, on: str | None) -> AccelError:
         if self._availability.is_paused and self._here(cid, task):
             return _paused(f"this node is paused, and no other can run {task} of {format_cid(cid)}")
+        if self._model_size(cid) is not None and (why := self._serving.why_not(cid)) is not None:
+            return why
         where = f" on {on!r}" if on else ""
         return AccelError(
             ErrorCode.NO_BACKEND,

@@ -88,7 +88,9 @@ class TextModel:
     def samples(self) -> list[Sample]:
         """Two sizes of prompt for reading, and a longer output for writing."""
         one, many = ({"max_new_tokens": count, "ignore_eos": True} for count in (1, 1 + _MEASURED_TOKENS))
-        short, long = (min(size, self._context * 2) for size in SIZES)
+        # A token stands for one byte at least, so these fit whatever the tokenizer is.
+        long = max(2, min(SIZES[1], self._context // 2 - _MEASURED_TOKENS))
+        short = max(1, min(SIZES[0], long // 4))
         return [
             Sample(text_of(short), one, short, 1),
             Sample(text_of(long), one, long, 1),

@@ -164,6 +164,15 @@ class ServingService:
             if (offer := slot.offer(cid, task)) is not None
         ]
 
+    def why_not(self, cid: bytes) -> AccelError | None:
+        """Why the model is not offered on a backend of this node that could run it; None where nothing failed."""
+        failed = [slot for slot in self._slots if slot.resident(cid).error is not None]
+        if not failed:
+            return None
+        error = failed[0].resident(cid).error
+        assert error is not None  # noqa: S101
+        return AccelError(error.code, f"on {failed[0].name}: {error.message}", error.hint)
+
     def backend_states(self) -> list[BackendState]:
         return [slot.state() for slot in self._slots]
 

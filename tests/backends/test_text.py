@@ -203,3 +203,16 @@ def test_without_a_chat_template_messages_are_refused_and_texts_are_taken(load, 
     with pytest.raises(BackendError, match="no chat template"):
         model.run(MESSAGES, {})
     assert model.run("a", {"max_new_tokens": 2, "chat": True}).value["prompt_tokens"] == 1
+
+
+@pytest.mark.parametrize("context", [40, 512, 8192])
+def test_what_is_measured_fits_the_model(load, tiny_text, tmp_path, context):
+    folder = shutil.copytree(tiny_text(), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    model = load("cpu", folder)
+    samples = model.samples()
+    assert len({(each.units, each.outputs) for each in samples}) == 3
+    for each in samples:
+        assert len(each.inputs.encode()) == each.units
+        assert model.run(each.inputs, each.params).counts["output_tokens"] == each.outputs

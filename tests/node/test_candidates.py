@@ -23,6 +23,11 @@ CPU = BackendState("cpu", "a processor", "ready", 0, 0.0)
 class FakeServing:
     """Stands for the serving facade: what it offers is what the test puts in."""
 
+    failed = None
+
+    def why_not(self, cid):
+        return self.failed
+
     def __init__(self):
         self.states, self.offered = [CPU], []
 
@@ -218,3 +223,10 @@ def test_a_node_that_stops_can_be_neither_paused_nor_resumed():
         with pytest.raises(AccelError) as refused:
             change()
         assert refused.value.code == ErrorCode.DRAINING
+
+
+def test_a_model_that_failed_here_says_why(world):
+    world.here[CID] = 1 << 20
+    assert world.book.no_candidate(CID, "t", None).code == ErrorCode.NO_BACKEND
+    world.serving.failed = AccelError(ErrorCode.NOT_A_MODEL, "on cpu: it has no weights")
+    assert world.book.no_candidate(CID, "t", None) is world.serving.failed
