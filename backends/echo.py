@@ -38,7 +38,7 @@ class EchoModel:
         began = time.perf_counter()
         if params.get("hold") == "compute":
             hold("compute", Path(str(params.get("hold_dir", "."))), cancelled)
-        _wait(time.monotonic() + float(params.get("work_ms", self._work_ms)) / 1000, cancelled)
+        _wait(time.monotonic() + _milliseconds(params.get("work_ms", self._work_ms)) / 1000, cancelled)
         return Output(
             {"echo": inputs, "process": os.getpid()},
             {"preprocess_s": 0.0, "compute_s": time.perf_counter() - began, "postprocess_s": 0.0},
@@ -72,6 +72,12 @@ def hold(name: str, folder: Path, cancelled: Callable[[], bool]) -> None:
     while not (folder / f"{name}.go").exists() and time.monotonic() < end:
         _check(cancelled)
         time.sleep(_LOOK_EVERY_S)
+
+
+def _milliseconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 3_600_000:
+        raise BackendError("bad-input", "work_ms is no number of milliseconds up to an hour", "Leave it out.")
+    return float(value)
 
 
 def _wait(until: float, cancelled: Callable[[], bool]) -> None:
