@@ -74,7 +74,7 @@ def _bind(path: Path) -> trio.socket.SocketType:
         raise AccelError(
             ErrorCode.PERMISSION_DENIED, f"others may write in {path.parent}", "Remove it, or set XDG_RUNTIME_DIR."
         )
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # what cannot be removed is told by the bind
         path.unlink()
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
