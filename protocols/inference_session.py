@@ -291,7 +291,10 @@ class Session:
     def _refusal_of(self, opening: Request | Call) -> tuple[str, str] | None:
         limits = self._limits
         if isinstance(opening, Call) and opening.payload_length > limits.max_call:
-            return ErrorCode.TOO_LARGE, f"a call of {opening.payload_length} bytes is over the limit of {limits.max_call}"
+            return (
+                ErrorCode.TOO_LARGE,
+                f"a call of {opening.payload_length} bytes is over the limit of {limits.max_call}",
+            )
         if len(self._open) >= limits.max_open:
             return ErrorCode.BUSY, f"{limits.max_open} requests are open on this connection"
         if self._unread > limits.max_unread:

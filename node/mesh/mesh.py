@@ -75,9 +75,10 @@ class Mesh:
         self._links = Links(
             self._host, identity, cluster_key, self._facts, self.directory, self._answering, self._link_is_up
         )
+        self._host.is_member = self._is_member
         self._dialler = Dialler(self._host, self._links)
         self._gossip = Gossip(self._host, identity, cluster_key, self._advertised)
-        self._blocks = BlockServer(self._host, read_block, lambda peer_id: self._links.get(peer_id) is not None)
+        self._blocks = BlockServer(self._host, read_block, self._is_member)
         self._nursery: trio.Nursery | None = None
         self.peer_id = identity.peer_id
         self.addresses: list[str] = []
@@ -116,6 +117,9 @@ class Mesh:
         return [PeerBlocks(self._host, self.directory, peer) for peer in peer_ids if self._links.get(peer) is not None]
 
     # --- inside
+
+    def _is_member(self, peer_id: str) -> bool:
+        return self._links.get(peer_id) is not None
 
     def _facts(self) -> HelloFacts:
         return HelloFacts(self._settings.node_name, self._incarnation, tuple(self.addresses[:16]))

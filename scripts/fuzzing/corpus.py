@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from fuzzing.targets import KEY, framed_model, joined_blocks
-
 from ipfs_accel_node.node.content.cid import RAW, make_cid
 from ipfs_accel_node.node.content.unixfs import Link, encode_directory, encode_file
 from ipfs_accel_node.protocols import sealing, values

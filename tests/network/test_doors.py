@@ -61,7 +61,8 @@ GARBAGE = {
     "an answer that was not asked for": inference.Accepted(0, 0).to_frame(1),
     "an id of its own parity": Call("status", 0, values.pack({})).to_frame(2),
     "a body that was not announced": inference.Body(b"x").to_frame(1),
-    "a body beyond its credit": Call("status", 200_000, b"").to_frame(1) + inference.Body(bytes(32_000)).to_frame(1) * 7,
+    "a body beyond its credit": Call("status", 200_000, b"").to_frame(1)
+    + inference.Body(bytes(32_000)).to_frame(1) * 7,
     "nested deep": struct.pack("!I", 5001) + b"\x91" * 5000 + b"\x01",
     "an id twice": Call("status", 0, values.pack({})).to_frame(1) * 2,
 }
@@ -188,6 +189,7 @@ def pump_until_sent(session, connection, number, refused):
 
 # --- inputs that are too much
 
+
 @pytest.mark.parametrize("filler", [b"\x80", b"\x90", b"\xc0"], ids=["maps", "lists", "nothings"])
 def test_a_call_that_unpacks_to_gigabytes(victim, watch, filler):
     size = 40 << 20
@@ -289,6 +291,7 @@ def test_a_folder_that_is_no_model_is_told_or_listed_without_a_task(victim, watc
 
 
 # --- running out of descriptors
+
 
 def test_a_node_that_runs_out_of_descriptors_serves_on(tmp_path):
     """The node may have few open files: connections beyond them wait or are turned away, and it never stops listening."""

@@ -55,7 +55,7 @@ REFUSED = {
     "the cluster key is a folder": (lambda data: data / "cluster.key", as_folder, "bad-config"),
     "the log is a folder": (lambda data: data / "node.log", as_folder, "bad-config"),
     "the settings are a folder": (lambda data: data / "config.toml", as_folder, "bad-config"),
-    "the settings are damaged": (lambda data: data / "config.toml", lambda path: path.write_bytes(b"\xff\0"), "bad-config"),
+    "the settings are damaged": (lambda data: data / "config.toml", short, "bad-config"),
     "the socket is a folder": (lambda data: Paths(data).socket, as_folder, "permission-denied"),
 }  # fmt: skip
 
