@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,27 +57,39 @@ class Node:
     dispatcher: Dispatcher
     advertiser: Advertiser
     operations: Operations
+    door: LocalDoor
     peer_door: PeerDoor
 
     @property
     def running_jobs(self) -> int:
         return self.dispatcher.counters.running + self.peer_door.running
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a job runs, or an answer is on its way to whoever asked."""
+        return bool(self.running_jobs) or self.door.is_sending or self.mesh.is_sending
+
 
 async def _run_node(config: Config, on_ready: OnReady) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nodes: list[Node] = []
+            nursery.start_soon(_stop_when_told, signals, nodes, nursery.cancel_scope)
+            nodes.append(await _start(config, on_ready, nursery))
+
+
+async def _start(config: Config, on_ready: OnReady, nursery: trio.Nursery) -> Node:
+    """Builds a node and runs its parts in `nursery`; it is whole when this returns."""
     key, bootstrap = _cluster_of(config)
     own = identity.load_or_create(config.paths.identity)
     node = _build(config, own, key, bootstrap)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(node.mesh.run)
-        await nursery.start(node.serving.run)
-        node.catalogue.warm_all()
-        door = LocalDoor(node.dispatcher, node.operations.by_name())
-        await nursery.start(partial(serve_socket, config.paths.socket, door))
-        nursery.start_soon(node.advertiser.run)
-        on_ready(_ready_facts(config, node, key))
-        await _until_stopped(node)
-        nursery.cancel_scope.cancel()
+    await nursery.start(node.mesh.run)
+    await nursery.start(node.serving.run)
+    node.catalogue.warm_all()
+    await nursery.start(partial(serve_socket, config.paths.socket, node.door))
+    nursery.start_soon(node.advertiser.run)
+    on_ready(_ready_facts(config, node, key))
+    return node
 
 
 def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str]) -> Node:
@@ -105,7 +117,8 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     advertiser = Advertiser(config.node_name, catalogue, serving, mesh)
     changes.listener = advertiser.changed
     operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters)
-    return Node(mesh, serving, catalogue, dispatcher, advertiser, operations, peer_door)
+    door = LocalDoor(dispatcher, operations.by_name())
+    return Node(mesh, serving, catalogue, dispatcher, advertiser, operations, door, peer_door)
 
 
 class _Changes:
@@ -148,24 +161,26 @@ def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
     }
 
 
-async def _until_stopped(node: Node) -> None:
-    """Returns at a second signal, or when the first one's draining is over or its time is up."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        await anext(signals)
-        log.info("draining: %d jobs run", node.running_jobs)
-        async with trio.open_nursery() as nursery:
+async def _stop_when_told(signals: AsyncIterator[int], nodes: list[Node], scope: trio.CancelScope) -> None:
+    """Stops at a second signal, when the first one's draining is over, or at once while nothing is ready yet."""
+    await anext(signals)
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
             nursery.start_soon(_drain, node, nursery.cancel_scope)
+        if nodes:
             await anext(signals)
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    scope.cancel()
 
 
 async def _drain(node: Node, scope: trio.CancelScope) -> None:
     """Takes no new job, says so, and lets those that run finish."""
+    log.info("draining: %d jobs run", node.running_jobs)
     node.peer_door.draining = node.dispatcher.draining = True
     node.advertiser.state = node.operations.state = "draining"
     with trio.move_on_after(_DRAIN_DEADLINE_S):
         await node.advertiser.publish()
-        while node.running_jobs:
+        while node.has_work:
             await trio.sleep(_DRAIN_LOOK_EVERY_S)
     scope.cancel()
 

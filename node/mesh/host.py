@@ -37,7 +37,9 @@ class Host:
             self.libp2p = _new_host(identity)
         network = self.libp2p.get_network()
         network.strangers = Strangers(lambda peer_id: self.is_member(peer_id))
-        network.set_resource_manager(None)  # it keeps count of connections that ended, and lets nobody in when it is full
+        network.set_resource_manager(
+            None
+        )  # it keeps count of connections that ended, and lets nobody in when it is full
         self.peer_id = identity.peer_id
         #: Whether a peer has a link; until somebody says so, nobody has.
         self.is_member: Callable[[str], bool] = lambda _peer_id: False

@@ -105,6 +105,11 @@ class Mesh:
     def link(self, peer_id: str) -> Link | None:
         return self._links.get(peer_id)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message waits to be read by a peer."""
+        return any(link.channel.session.queued_bytes for link in self._links.all())
+
     def failures(self) -> dict[str, AccelError]:
         """Why peers that this node wants a link with have none, by address."""
         return self._dialler.failures()

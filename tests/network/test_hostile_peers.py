@@ -24,6 +24,9 @@ from ipfs_accel_node.protocols.sealing import decode_token
 LINK, BLOCKS, GOSSIP = inference.PROTOCOL_ID, blocks.PROTOCOL_ID, "/meshsub/1.0.0"
 GIANT = b"\xff\xff\xff\xff"
 
+#: The attackers' own hosts are torn down in the middle of things.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
 
 @pytest.fixture
 def watch(victim, friend, make_watch):
