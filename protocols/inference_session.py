@@ -289,17 +289,14 @@ class Session:
             raise ProtocolError(f"{_MOST_FRAMES} messages wait, and the other side does not read them")
 
     def _refusal_of(self, opening: Request | Call) -> tuple[str, str] | None:
-        limits = self._limits
-        if isinstance(opening, Call) and opening.payload_length > limits.max_call:
-            return (
-                ErrorCode.TOO_LARGE,
-                f"a call of {opening.payload_length} bytes is over the limit of {limits.max_call}",
-            )
+        limits, length = self._limits, opening.payload_length
+        if isinstance(opening, Call) and length > limits.max_call:
+            return ErrorCode.TOO_LARGE, f"a call of {length} bytes is over the limit of {limits.max_call}"
         if len(self._open) >= limits.max_open:
             return ErrorCode.BUSY, f"{limits.max_open} requests are open on this connection"
         if self._unread > limits.max_unread:
             return ErrorCode.BUSY, "too many bytes wait to be read on this connection"
-        return self._too_much(opening.payload_length)
+        return self._too_much(length)
 
     @property
     def _unread(self) -> int:

@@ -39,7 +39,7 @@ def wait_until(condition, what, seconds):
         time.sleep(0.001)
 
 
-def send_until_dropped(connection, data, most=8 << 20) -> int:
+def send_until_dropped(connection, data, most=1 << 20) -> int:
     """Sends the same again and again and never reads; how much went before the other side hung up or stood still."""
     sent = 0
     connection.settimeout(1.0)
@@ -294,7 +294,7 @@ def test_a_folder_that_is_no_model_is_told_or_listed_without_a_task(victim, watc
 
 
 def test_a_node_that_runs_out_of_descriptors_serves_on(tmp_path):
-    """The node may have few open files: connections beyond them wait or are turned away, and it never stops listening."""
+    """Connections beyond its bound of open files wait or are turned away, and it never stops listening."""
     from resource import RLIMIT_NOFILE, prlimit
 
     with NodeProcess("few", tmp_path / "few", "--backends", "none") as node:

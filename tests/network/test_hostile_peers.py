@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import struct
@@ -219,9 +220,9 @@ def test_hellos_that_never_end_keep_nobody_out(victim, watch, tmp_path):
 
     async def many() -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(12):
+            for _ in range(6):
                 nursery.start_soon(one)
-            await trio.sleep(3)
+            await trio.sleep(1)
             await trio.to_thread.run_sync(partial(joins, victim, tmp_path))
             nursery.cancel_scope.cancel()
 
@@ -232,6 +233,7 @@ def test_hellos_that_never_end_keep_nobody_out(victim, watch, tmp_path):
 
     with watch:
         trio.run(many)
+        gc.collect()  # closes what the attackers' own hosts left open
 
 
 # --- members that go too far
@@ -252,7 +254,7 @@ def test_a_thousand_streams(victim, watch, tmp_path):
 
 def test_a_flood_of_new_streams_without_a_word(victim, watch, tmp_path):
     async def act(attacker):
-        for number in range(101, 40_101, 2):
+        for number in range(101, 10_101, 2):
             await attacker.muxed.secured_conn.write(struct.pack("!BBHII", 0, 1, 1, number, 0))
 
     with watch:
@@ -271,7 +273,7 @@ def job_flood(cid):
 
 
 FLOODS = {
-    "pings": lambda cid: inference.Ping(1).to_frame(0) * 300_000,
+    "pings": lambda cid: inference.Ping(1).to_frame(0) * 100_000,
     "calls": lambda cid: call_flood(),
     "jobs": job_flood,
     "cancels": lambda cid: b"".join(
@@ -345,10 +347,10 @@ def test_a_member_that_stops_reading_its_socket(victim, watch, tmp_path):
 def test_a_member_that_sends_a_byte_at_a_time(victim, watch, tmp_path):
     async def act(attacker):
         link = await attacker.linked()
-        with trio.move_on_after(7):
+        with trio.move_on_after(2):
             for byte in inference.Call("peers", 0, bytes(1000)).to_frame(1):
                 await link.send_all(bytes([byte]))
-                await trio.sleep(0.25)
+                await trio.sleep(0.05)
 
     with watch:
         attack(victim, tmp_path, act, 10)
@@ -357,7 +359,7 @@ def test_a_member_that_sends_a_byte_at_a_time(victim, watch, tmp_path):
 def test_a_member_that_wants_blocks_and_takes_none(victim, watch, tmp_path):
     async def act(attacker):
         await attacker.linked()
-        for _ in range(10):
+        for _ in range(4):
             stream = await attacker.stream(BLOCKS)
             with trio.move_on_after(1):
                 await stream.send_all(blocks.BlockAsker().want([b"\x01\x55\x12\x20" + bytes(32)] * 20_000))
