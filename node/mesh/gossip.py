@@ -78,6 +78,8 @@ class Gossip:
 
     def take(self, data: bytes) -> str:
         """Takes a sealed advert however it came and gives the peer id it speaks for. Raises ProtocolError."""
+        if len(data) > _MAX_MESSAGE:
+            raise ProtocolError(f"an advert of {len(data)} bytes is over the limit of {_MAX_MESSAGE}")
         public_key, body = open_sealed(data, cluster_key=self._key)
         peer_id = peer_id_of(public_key)
         if peer_id != self._identity.peer_id:
