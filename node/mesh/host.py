@@ -120,8 +120,7 @@ class Host:
                     await connection.close()
                 except Exception as error:
                     log.debug("disconnecting %s: %r", peer_id, error)
-            if not connection.muxed_conn.is_closed:
-                await workarounds.abort(connection.muxed_conn)
+            await workarounds.abort(connection.muxed_conn)
 
 
 def _new_host(identity: Identity) -> Any:

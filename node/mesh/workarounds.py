@@ -227,8 +227,9 @@ async def _keep_inbound_connection(self: Any, stream: Any, address: Any) -> None
 
 async def abort(muxed: Any) -> None:
     """Ends a connection without a word: one that says goodbye waits behind whatever its peer does not read."""
-    with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True):
-        await _quietly(muxed._cleanup_on_error)
+    if not muxed.is_closed:
+        with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True):
+            await _quietly(muxed._cleanup_on_error)
 
 
 async def _quietly(close: Callable[[], Awaitable[None]]) -> None:

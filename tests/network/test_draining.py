@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 import pytest
 from cluster import NodeProcess, make_echo_model
 from ipfs_accel_node.node.config import Paths
+from ipfs_accel_node.node.content.lock import StoreLock
 from ipfs_accel_node.protocols.errors import AccelError
 
 
@@ -68,13 +68,8 @@ def check_nothing_left(node, family=()) -> None:
     assert left == []
     assert "Traceback" not in node.log_tail()
     assert node._path("stderr").read_text() == ""
-    done = subprocess.run(
-        [node._command()[0], "model", "ls", "--data-dir", str(node.data_dir)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr
+    with StoreLock(node.data_dir / "content"):
+        pass
 
 
 def family_of(node) -> list[psutil.Process]:
@@ -249,6 +244,27 @@ def test_a_draining_peer_says_so_and_its_jobs_run_elsewhere(node, tmp_path):
             held.release()
             assert job.result(20)["echo"] == "first"
             assert ended(node, 10) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.engines
+def test_a_signal_while_a_model_is_converted(tmp_path):
+    from ipfs_accel_node.backends.making import make_sentence_model
+
+    model = make_sentence_model(tmp_path / "model")
+    with NodeProcess("converting", tmp_path / "data", "--backends", "openvino") as node:
+        node.wait_ready()
+        with node.client() as client:
+            client.add_model(model, "tiny")
+        node.wait_for("the conversion", lambda: converters(node), 120)
+        family = family_of(node)
+        node.send_signal(signal.SIGTERM)
+        assert ended(node, 15) == 0
+        check_nothing_left(node, family)
+
+
+def converters(node) -> list[psutil.Process]:
+    return [process for process in family_of(node) if "backends.convert" in " ".join(process.cmdline())]
 
 
 @pytest.mark.soak
