@@ -170,19 +170,19 @@ def test_results_that_nobody_reads(victim, make_watch):
         refused = []
         for _ in range(12):
             number = session.request(Request(os.urandom(16), 1, "echo-model", "echo", {}, {}, 60_000, {}), payload)
-            pump_until_sent(session, connection, number, refused)
+            pump_until_answered(session, connection, number, refused)
         assert "busy" in refused
         watch.serves()
 
 
-def pump_until_sent(session, connection, number, refused):
-    """Carries one request's inputs over, and reads no more of any answer than it takes to do so."""
-    connection.settimeout(0.5)
+def pump_until_answered(session, connection, number, refused):
+    """Carries one request's inputs over, and reads until its result is announced or it is refused."""
+    connection.settimeout(5)
     with suppress(TimeoutError):
         while True:
             while data := session.data_to_send():
                 connection.sendall(data)
-            if number not in session._bodies:
+            if number not in session._open or session._open[number].report is not None:
                 return
             for event in session.receive(connection.recv(1000)):
                 refused.append(getattr(event, "code", ""))
