@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -41,10 +42,13 @@ def run(config: Config, on_ready: OnReady) -> None:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with StoreLock(config.paths.content):
         _log_to(config.paths.log, config.log_level)
+        _clear_unfinished(config.paths.cache)
         try:
             trio.run(_run_node, config, on_ready)
         except BaseExceptionGroup as group:
             raise _only_error(group) from None
+        finally:
+            _clear_unfinished(config.paths.cache)
 
 
 @dataclass
@@ -183,6 +187,12 @@ async def _drain(node: Node, scope: trio.CancelScope) -> None:
         while node.has_work:
             await trio.sleep(_DRAIN_LOOK_EVERY_S)
     scope.cancel()
+
+
+def _clear_unfinished(cache: Path) -> None:
+    """What a conversion that was killed left: its worker takes it along without a word."""
+    for path in cache.glob("*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _log_to(path: Path, level: str) -> None:
