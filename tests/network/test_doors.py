@@ -127,7 +127,7 @@ def test_a_flood_that_nobody_reads_the_answers_of(victim, watch, flood):
         (lambda: Call("status", 0, values.pack({})), 256 << 10),
         (lambda: Call("no such method", 0, values.pack({})), 1 << 20),
         (lambda: Request(os.urandom(16), 1, "echo-model", "echo", {}, {}, 60_000, {}, 0, values.pack("x" * 40_000)),
-         64 << 20),
+         8 << 20),
         (lambda: Request(os.urandom(16), 1, "nonsense", "echo", {}, {}, 60_000, {}, 0, b""), 1 << 20),
     ],
     ids=["calls", "unknown calls", "jobs", "jobs for nobody"],
