@@ -22,6 +22,7 @@ from .interface import BackendError, DeviceInfo, LoadOptions, Output, RunContext
 
 _LONGEST_HOLD_S = 60.0
 _LOOK_EVERY_S = 0.005
+_MOST_TOKENS = 1_000_000
 
 
 class EchoModel:
@@ -38,7 +39,7 @@ class EchoModel:
     def run(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Output:
         began = time.perf_counter()
         self._hold(params, "compute", context)
-        _wait(time.monotonic() + float(params.get("work_ms", self._work_ms)) / 1000, context.cancelled)
+        _wait(time.monotonic() + _milliseconds(params.get("work_ms", self._work_ms)) / 1000, context.cancelled)
         value = {"echo": inputs, "process": os.getpid(), **self._stream(params, context)}
         return Output(
             value,
@@ -54,13 +55,16 @@ class EchoModel:
 
     def _stream(self, params: dict[str, Any], context: RunContext) -> dict[str, Any]:
         """Token n has the id n and the text `n `, so that a test sees whether one is missing or came twice."""
-        if not (count := int(params.get("tokens", 0))):
+        count = params.get("tokens", 0)
+        if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
+            raise BackendError("bad-input", f"tokens are from 0 to {_MOST_TOKENS}", "Leave it out.")
+        if not count:
             return {}
         ids = list(context.prefix.token_ids)
         while len(ids) < count:
             place = len(ids)
             self._hold(params, f"token-{place}", context)
-            _wait(time.monotonic() + float(params.get("token_ms", 0)) / 1000, context.cancelled)
+            _wait(time.monotonic() + _milliseconds(params.get("token_ms", 0)) / 1000, context.cancelled)
             context.emit(place, [place], f"{place} ")
             ids.append(place)
         return {"token_ids": ids, "generated_text": "".join(f"{each} " for each in ids)}
@@ -91,6 +95,14 @@ def hold(name: str, folder: Path, cancelled: Callable[[], bool]) -> None:
     while not (folder / f"{name}.go").exists() and time.monotonic() < end:
         _check(cancelled)
         time.sleep(_LOOK_EVERY_S)
+
+
+def _milliseconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 3_600_000:
+        raise BackendError(
+            "bad-input", "work_ms and token_ms are numbers of milliseconds up to an hour", "Leave it out."
+        )
+    return float(value)
 
 
 def _wait(until: float, cancelled: Callable[[], bool]) -> None:

@@ -20,6 +20,8 @@ _MAX_JSON: Final = 64 << 20
 _MAX_CONFIG: Final = 1 << 20
 _MAX_HEADER: Final = 64 << 20
 _MAX_TENSORS: Final = 200_000
+_MAX_DIMENSIONS: Final = 16
+_MAX_DIGITS: Final = 9
 _DTYPE_SIZES: Final = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -170,7 +172,7 @@ def _check_header(name: str, header: dict[str, Any], data_size: int) -> dict[str
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
             fits = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and begin <= end <= data_size
-            if not fits or math.prod(shape) * _DTYPE_SIZES[dtype] != end - begin:
+            if not fits or len(shape) > _MAX_DIMENSIONS or math.prod(shape) * _DTYPE_SIZES[dtype] != end - begin:
                 raise ValueError(key)
         except (KeyError, TypeError, ValueError):
             _not_a_model(f"the tensor {key[:60]!r} of {name} is malformed or lies outside the file")
@@ -211,7 +213,7 @@ def _check_shapes(model_type: str, config: dict[str, Any], tensors: dict[str, Te
         _not_a_model(f"config.json says {vocabulary} x {hidden} embeddings, and the weights have another shape")
     layers = _count(config, *names.layers)
     found = {_layer_of(name, names.layer) for name in tensors} - {-1}
-    if found != set(range(layers)):
+    if len(found) != layers or max(found, default=-1) >= layers:  # the numbers are not spelt out: they may be millions
         _not_a_model(f"config.json says {layers} layers, and the weights have {len(found)}")
     intermediate = _intermediate(model_type, config, names)
     if not any(intermediate in tensor.shape for tensor in tensors.values()):
@@ -233,7 +235,7 @@ def _count(config: dict[str, Any], *names: str) -> int:
 
 def _layer_of(name: str, called: str) -> int:
     for before, number in itertools.pairwise(name.split(".")):
-        if before == called and number.isdecimal():
+        if before == called and number.isdecimal() and len(number) <= _MAX_DIGITS:
             return int(number)
     return -1
 

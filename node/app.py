@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,10 +59,13 @@ def run(config: Config, teller: Teller) -> None:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with StoreLock(config.paths.content):
         log_to(config.paths.log, config.log_level, as_json=config.log_json)
+        _clear_unfinished(config.paths.cache)
         try:
             trio.run(_run_node, config, teller)
         except BaseExceptionGroup as group:
             raise _only_error(group) from None
+        finally:
+            _clear_unfinished(config.paths.cache)
 
 
 @dataclass
@@ -75,32 +79,44 @@ class Node:
     dispatcher: Dispatcher
     advertiser: Advertiser
     operations: Operations
+    door: LocalDoor
+    tls: TlsDoor
     peer_door: PeerDoor
 
     @property
     def running_jobs(self) -> int:
         return self.dispatcher.counters.running + self.peer_door.running
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a job runs, or an answer is on its way to whoever asked."""
+        return bool(self.running_jobs) or self.door.is_sending or self.tls.is_sending or self.mesh.is_sending
+
 
 async def _run_node(config: Config, teller: Teller) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nodes: list[Node] = []
+            nursery.start_soon(_stop_when_told, signals, nodes, nursery.cancel_scope)
+            nodes.append(await _start(config, teller, nursery))
+
+
+async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
+    """Builds a node and runs its parts in `nursery`; it is whole when this returns."""
     key, bootstrap = _cluster_of(config)
     own = identity.load_or_create(config.paths.identity)
     node = _build(config, own, key, bootstrap, teller)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(node.mesh.run)
-        await nursery.start(node.serving.run)
-        node.catalogue.warm_all()
-        tls = TlsDoor(config.paths)
-        door = LocalDoor(node.dispatcher, {**node.operations.by_name(), "client-token": tls.token})
-        await nursery.start(partial(serve_socket, config.paths.socket, door))
-        if config.listen_clients is not None:
-            await nursery.start(partial(tls.serve, config.listen_clients, door))
-        nursery.start_soon(node.advertiser.run)
-        teller.ready({**_ready_facts(config, node, key), "clients": tls.describe() if config.listen_clients else None})
-        if bootstrap:
-            nursery.start_soon(_tell_when_alone, node, teller)
-        await _until_stopped(node)
-        nursery.cancel_scope.cancel()
+    await nursery.start(node.mesh.run)
+    await nursery.start(node.serving.run)
+    node.catalogue.warm_all()
+    await nursery.start(partial(serve_socket, config.paths.socket, node.door))
+    if config.listen_clients is not None:
+        await nursery.start(partial(node.tls.serve, config.listen_clients, node.door))
+    nursery.start_soon(node.advertiser.run)
+    teller.ready(_ready_facts(config, node, key))
+    if bootstrap:
+        nursery.start_soon(_tell_when_alone, node, teller)
+    return node
 
 
 def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str], teller: Teller) -> Node:
@@ -130,7 +146,9 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
     changes.listener = advertiser.changed
     operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters, availability, running)
-    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, peer_door)
+    tls = TlsDoor(config.paths)
+    door = LocalDoor(dispatcher, {**operations.by_name(), "client-token": tls.token})
+    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door)
 
 
 class _Changes:
@@ -170,6 +188,7 @@ def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
         "token": encode_token(key, list(node.mesh.addresses)),
         "socket": str(config.paths.socket),
         "data_dir": str(config.data_dir),
+        "clients": node.tls.describe() if config.listen_clients else None,
     }
 
 
@@ -179,25 +198,33 @@ async def _tell_when_alone(node: Node, teller: Teller) -> None:
         teller.alone(node.mesh.failures())
 
 
-async def _until_stopped(node: Node) -> None:
-    """Returns at a second signal, or when the first one's draining is over or its time is up."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        await anext(signals)
-        log.info("draining: %d jobs run", node.running_jobs)
-        async with trio.open_nursery() as nursery:
+async def _stop_when_told(signals: AsyncIterator[int], nodes: list[Node], scope: trio.CancelScope) -> None:
+    """Stops at a second signal, when the first one's draining is over, or at once while nothing is ready yet."""
+    await anext(signals)
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
             nursery.start_soon(_drain, node, nursery.cancel_scope)
+        if nodes:
             await anext(signals)
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    scope.cancel()
 
 
 async def _drain(node: Node, scope: trio.CancelScope) -> None:
     """Takes no new job, says so, and lets those that run finish."""
     node.availability.drain()
+    log.info("draining: %d jobs run", node.running_jobs)
     with trio.move_on_after(_DRAIN_DEADLINE_S):
         await node.advertiser.publish()
-        while node.running_jobs:
+        while node.has_work:
             await trio.sleep(_DRAIN_LOOK_EVERY_S)
     scope.cancel()
+
+
+def _clear_unfinished(cache: Path) -> None:
+    """What a conversion that was killed left: its worker takes it along without a word."""
+    for path in cache.glob("*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

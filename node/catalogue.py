@@ -206,13 +206,17 @@ def _described(stored: StoredModel) -> dict[str, Any]:
 
 
 def _from_thread(on_progress: OnProgress) -> Callable[[str, int, int], None]:
-    """Carries progress from a worker thread to the event loop, seldom enough not to burden it."""
+    """Carries progress from a worker thread to the event loop, seldom enough not to burden it.
+
+    It ends the work when the task that waits for the thread is cancelled.
+    """
     token = trio.lowlevel.current_trio_token()
     last = 0.0
     last_state = ""
 
     def report(state: str, done: int, total: int) -> None:
         nonlocal last, last_state
+        trio.from_thread.check_cancelled()
         now = monotonic()
         if state != last_state or done >= total or now - last >= _PROGRESS_EVERY_S:
             last, last_state = now, state

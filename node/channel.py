@@ -245,6 +245,7 @@ class Channel:
     ) -> None:
         try:
             with scope:
+                await trio.lowlevel.checkpoint_if_cancelled()  # many come and are cancelled in one read
                 await answer(*arguments)
         finally:
             self._scopes.pop(request_id, None)

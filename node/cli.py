@@ -73,6 +73,7 @@ def _tell(error: AccelError, *, as_json: bool) -> int:
 def _coded(error: OSError) -> AccelError:
     """What the system refused, in one line: its reason and its file are all there is to say."""
     codes = {errno.EACCES: ErrorCode.PERMISSION_DENIED, errno.EPERM: ErrorCode.PERMISSION_DENIED}
+    codes |= dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), ErrorCode.BAD_CONFIG)
     code = {**codes, errno.ENOSPC: ErrorCode.DISK_FULL}.get(error.errno or 0, ErrorCode.INTERNAL)
     return AccelError(code, str(error))
 

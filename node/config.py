@@ -239,7 +239,7 @@ class _File:
             raise AccelError(ErrorCode.BAD_CONFIG, f"{path.parent} is no folder", "Check --data-dir.") from None
         except tomllib.TOMLDecodeError as error:
             raise AccelError(ErrorCode.BAD_CONFIG, f"{path}{self._told(error)}", "Mend that line.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise AccelError(ErrorCode.BAD_CONFIG, f"{path}: {error}", "Mend the file or remove it.") from None
         keys = [setting.key for setting in _SETTINGS.values()]
         for key in self.content:

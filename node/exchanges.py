@@ -21,6 +21,8 @@ from ..protocols.inference_session import (
 )
 
 _MAX_WAITING_EVENTS = 20_000
+#: What those events may hold, in bytes of text and tokens.
+_MAX_WAITING_BYTES = 32 << 20
 #: Output waiting in the session beyond which `Incoming.chunk` waits for the peer to read.
 _MAX_QUEUED_BYTES = 1 << 20
 
@@ -51,6 +53,7 @@ class Exchange:
         self._channel = channel
         self._events: deque[Answer] = deque()
         self._arrived = trio.Event()
+        self._waiting_bytes = 0
         self._ended = False
 
     async def __aenter__(self) -> Exchange:
@@ -70,6 +73,7 @@ class Exchange:
                 raise StopAsyncIteration
             await self._arrived.wait()
         event = self._events.popleft()
+        self._waiting_bytes -= _size(event)
         if not self._events and not self._ended:
             self._arrived = trio.Event()
         return event
@@ -81,14 +85,25 @@ class Exchange:
 
     def deliver(self, event: Answer) -> None:
         self._events.append(event)
+        self._waiting_bytes += _size(event)
         if isinstance(event, TERMINAL):
             self._ended = True
-        elif len(self._events) > _MAX_WAITING_EVENTS:
+        elif len(self._events) > _MAX_WAITING_EVENTS or self._waiting_bytes > _MAX_WAITING_BYTES:
             self.cancel("its answers are not read")
             self._events.append(
                 FailedReceived(self.request_id, ErrorCode.TOO_LARGE, "too many answers wait to be read", "")
             )
         self._arrived.set()
+
+
+def _size(event: Answer) -> int:
+    match event:
+        case ChunkReceived(_, _, token_ids, text):
+            return 8 * len(token_ids) + len(text)
+        case ProgressReceived(_, state, _, _, note):
+            return len(state) + len(note)
+        case _:
+            return 0
 
 
 class Incoming:

@@ -53,26 +53,14 @@ from .session_events import (
 from .session_table import LEGAL, LONGEST_TEXT, Limits, OpenRequest, State, first_state, fitting, placed
 
 __all__ = [
-    "LEGAL",
-    "AcceptedReceived",
-    "Answer",
-    "CallReceived",
-    "Cancelled",
-    "ChunkReceived",
-    "Event",
-    "FailedReceived",
-    "Limits",
-    "PayloadReceived",
-    "PongReceived",
-    "ProgressReceived",
-    "RefusedReceived",
-    "RequestReceived",
-    "ResultReceived",
-    "Session",
-    "State",
+    "LEGAL", "AcceptedReceived", "Answer", "CallReceived", "Cancelled", "ChunkReceived", "Event", "FailedReceived",
+    "Limits", "PayloadReceived", "PongReceived", "ProgressReceived", "RefusedReceived", "RequestReceived",
+    "ResultReceived", "Session", "State",
 ]  # fmt: skip
 
 _LAST_ID: Final = 0xFFFF_FFFD
+#: Frames that wait to be sent, beyond which a peer that makes more of them is taken not to read at all.
+_MOST_FRAMES: Final = 65_536
 
 
 class Session:
@@ -257,6 +245,7 @@ class Session:
     def _receive_message(self, request_id: int, message: Message, events: list[Event]) -> None:
         match message:
             case Ping(token):
+                self._check_is_read()
                 self._send(0, Pong(token))
             case Pong(token):
                 events.append(PongReceived(token))
@@ -274,9 +263,8 @@ class Session:
 
     def _receive_opening(self, request_id: int, opening: Request | Call, events: list[Event]) -> None:
         self._note_theirs(request_id)
-        refusal = self._too_much(opening.payload_length)
-        if refusal is None and len(self._open) >= self._limits.max_open:
-            refusal = (ErrorCode.BUSY, f"{self._limits.max_open} requests are open on this connection")
+        self._check_is_read()
+        refusal = self._refusal_of(opening)
         each = self._open[request_id] = OpenRequest(False, first_state(opening), opening)
         if refusal is not None:
             self.fail(request_id, *refusal)
@@ -295,6 +283,25 @@ class Session:
         if request_id % 2 == self._parity or request_id <= self._last_theirs:
             raise ProtocolError(f"{request_id} is no new request id of the other side")
         self._last_theirs = request_id
+
+    def _check_is_read(self) -> None:
+        if len(self._frames) >= _MOST_FRAMES:
+            raise ProtocolError(f"{_MOST_FRAMES} messages wait, and the other side does not read them")
+
+    def _refusal_of(self, opening: Request | Call) -> tuple[str, str] | None:
+        limits, length = self._limits, opening.payload_length
+        if isinstance(opening, Call) and length > limits.max_call:
+            return ErrorCode.TOO_LARGE, f"a call of {length} bytes is over the limit of {limits.max_call}"
+        if len(self._open) >= limits.max_open:
+            return ErrorCode.BUSY, f"{limits.max_open} requests are open on this connection"
+        if self._unread > limits.max_unread:
+            return ErrorCode.BUSY, "too many bytes wait to be read on this connection"
+        return self._too_much(length)
+
+    @property
+    def _unread(self) -> int:
+        """Bytes of frames and results that wait for the other side to read them."""
+        return self._frames_size + sum(len(each.rest) for n, each in self._bodies.items() if not self._open[n].ours)
 
     def _too_much(self, length: int) -> tuple[str, str] | None:
         if length > self._limits.max_payload:
@@ -387,7 +394,6 @@ class Session:
         """A newer peer may say what this version does not know: a new request fails, the rest is ignored."""
         if frame.request_id % 2 != self._parity and frame.request_id > self._last_theirs:
             self._last_theirs = frame.request_id
-            self._send(
-                frame.request_id,
-                Failed(ErrorCode.UNKNOWN_MESSAGE, f"message type {frame.type} is not known here", ""),
-            )
+            self._check_is_read()
+            text = f"message type {frame.type} is not known here"
+            self._send(frame.request_id, Failed(ErrorCode.UNKNOWN_MESSAGE, text, ""))

@@ -16,11 +16,17 @@ LONGEST_TEXT: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a peer can make this side hold, in bytes and requests."""
+    """What a peer can make this side hold, in bytes and requests, on one connection.
+
+    `max_call` bounds the arguments of a call, `max_buffered` all bodies on their way in, and `max_unread` the answers
+    that wait for a slow reader: beyond it, new requests are refused.
+    """
 
     max_payload: int = 64 << 20
     max_open: int = 1024
     max_buffered: int = 256 << 20
+    max_call: int = 256 << 10
+    max_unread: int = 128 << 20
 
 
 class State(Enum):

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_DIMENSIONS: Final = 8
+#: Lists and maps in one value; numbers in bulk travel as arrays.
+MAX_CONTAINERS: Final = 1 << 20
+#: What one of them may hold; eight things in lists count as much as one list.
+_LONGEST: Final = 1 << 22
+#: Bytes of a value that cannot have many more of them.
+_UNCOUNTED: Final = 1 << 20
 _ARRAY: Final = 1
 
 #: Bytes an element.
@@ -82,14 +88,29 @@ def pack(value: Any) -> bytes:
 
 def unpack(data: bytes) -> Any:
     """Raises ProtocolError for anything but one whole value of the types above."""
+    bounds = _bounds() if len(data) > _UNCOUNTED else {}
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_unpack_array)
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_unpack_array, **bounds)
     except ProtocolError:
         raise
     except Exception as error:
         raise ProtocolError(f"malformed value ({type(error).__name__})") from None
     check(value, _LEAVES)
     return value
+
+
+def _bounds() -> dict[str, Any]:
+    """Counts lists and maps while they are unpacked: an empty one takes a byte on the wire and 64 in memory."""
+    left = MAX_CONTAINERS
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(container) // 8
+        if left < 0:
+            raise ProtocolError(f"a value has over {MAX_CONTAINERS} lists and maps, or too much in them")
+        return container
+
+    return {"list_hook": count, "object_hook": count, "max_array_len": _LONGEST, "max_map_len": _LONGEST}
 
 
 def map_arrays(value: Any) -> Any:

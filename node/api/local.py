@@ -36,6 +36,21 @@ class LocalDoor:
     def __init__(self, dispatcher: Dispatcher, operations: dict[str, Operation]) -> None:
         self._dispatcher = dispatcher
         self._operations = operations
+        self._channels: set[Channel] = set()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether an answer waits to be read by a client."""
+        return any(channel.session.queued_bytes for channel in self._channels)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Converses with one client until it leaves."""
+        channel = Channel(stream, dialler=False, handler=self)
+        self._channels.add(channel)
+        try:
+            await channel.run()
+        finally:
+            self._channels.discard(channel)
 
     async def handle_request(self, incoming: Incoming) -> None:
         await self._dispatcher.run(incoming)
@@ -74,7 +89,7 @@ def _bind(path: Path) -> trio.socket.SocketType:
         raise AccelError(
             ErrorCode.PERMISSION_DENIED, f"others may write in {path.parent}", "Remove it, or set XDG_RUNTIME_DIR."
         )
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # what cannot be removed is told by the bind
         path.unlink()
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -100,7 +115,7 @@ async def _serve_client(door: LocalDoor, clients: trio.CapacityLimiter, stream: 
         await stream.aclose()
         return
     try:
-        await Channel(stream, dialler=False, handler=door).run()
+        await door.serve(stream)
     except Exception:
         log.exception("a client's connection failed")
     finally:

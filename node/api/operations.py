@@ -254,7 +254,7 @@ def _files(model: KnownModel) -> dict[str, Any]:
 
 def _text(call: IncomingCall, key: str) -> str:
     value = call.arguments.get(key) if isinstance(call.arguments, dict) else None
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise AccelError(ErrorCode.BAD_INPUT, f"{call.method} needs {key!r}")
     return value
 

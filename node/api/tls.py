@@ -99,6 +99,11 @@ class TlsDoor:
             self._give_place_back(tls)
             await trio.aclose_forcefully(stream)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether an answer waits to be read by a client."""
+        return any(channel.session.queued_bytes for channel in self._clients)
+
     async def _run(self, channel: Channel) -> None:
         self._clients.add(channel)
         try:

@@ -36,6 +36,10 @@ def _coded(error: OSError) -> AccelError:
         return AccelError(ErrorCode.DISK_FULL, f"the disk is full: {error}", "Make room and try again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return AccelError(ErrorCode.PERMISSION_DENIED, str(error), "Check who owns these files.")
+    if error.errno in (errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
+        return AccelError(ErrorCode.BAD_CONFIG, str(error), "A file stands where a folder belongs, or the reverse.")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return AccelError(ErrorCode.BAD_INPUT, f"{error.strerror}: {str(error.filename)[:60]}…", "Give another path.")
     return AccelError(ErrorCode.INTERNAL, f"the disk failed: {error}", "See the node's log; check the disk.")
 
 

@@ -22,6 +22,14 @@ log = logging.getLogger(__name__)
 
 _MAX_MESSAGE: Final = 8192
 _READ_PAUSE_S: Final = 0.1
+#: A message of any kind from a stream of the topic; adverts pass on their own.
+_MAX_RPC: Final = 64 << 10
+#: What one peer may say over gossip: bytes a second, and at once. A small message counts as much as `_LEAST`.
+_RATE: Final = 64 << 10
+_AT_ONCE: Final = 512 << 10
+_LEAST: Final = 1 << 10
+_LINK_GRACE_S: Final = 10.0
+_LOOK_EVERY_S: Final = 0.1
 
 
 class Gossip:
@@ -46,6 +54,8 @@ class Gossip:
             from libp2p.tools.anyio_service import background_trio_service
 
             self._pubsub, router = _pubsub(self._host.libp2p)
+            for protocol in router.get_protocols():
+                self._host.libp2p.set_stream_handler(protocol, self._listen)
         async with background_trio_service(self._pubsub), background_trio_service(router):
             await self._pubsub.wait_until_ready()
             self._pubsub.set_topic_validator(self._topic, self._is_sound, False)
@@ -68,11 +78,24 @@ class Gossip:
 
     def take(self, data: bytes) -> str:
         """Takes a sealed advert however it came and gives the peer id it speaks for. Raises ProtocolError."""
+        if len(data) > _MAX_MESSAGE:
+            raise ProtocolError(f"an advert of {len(data)} bytes is over the limit of {_MAX_MESSAGE}")
         public_key, body = open_sealed(data, cluster_key=self._key)
         peer_id = peer_id_of(public_key)
         if peer_id != self._identity.peer_id:
             self._on_advert(peer_id, adverts.decode(body))
         return peer_id
+
+    async def _listen(self, stream: Any) -> None:
+        """Hears members only, and no faster than anybody has anything to say."""
+        peer_id = str(stream.muxed_conn.peer_id)
+        with trio.move_on_after(_LINK_GRACE_S):
+            while not self._host.is_member(peer_id):
+                await trio.sleep(_LOOK_EVERY_S)
+        if self._host.is_member(peer_id):
+            await self._pubsub.stream_handler(_Paced(stream))
+        else:
+            await stream.reset()
 
     def _is_sound(self, _forwarder: Any, message: Any) -> bool:
         """Whether a message may be passed on: it is of a member, and of the one that the topic says."""
@@ -98,6 +121,29 @@ class Gossip:
                 await trio.sleep(_READ_PAUSE_S)
 
 
+class _Paced:
+    """A stream that is read at a bounded pace: what comes faster waits in the window, and then at its sender."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._level = 0.0
+        self._counted_at = trio.current_time()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        data: bytes = await self._stream.read(n)
+        now = trio.current_time()
+        self._level = max(0.0, self._level - (now - self._counted_at) * _RATE)
+        self._counted_at = now
+        if n != 1:  # a message's length is read by the byte
+            self._level += max(len(data), _LEAST)
+        if self._level > _AT_ONCE:
+            await trio.sleep((self._level - _AT_ONCE) / _RATE)
+        return data
+
+
 def _pubsub(host: Any) -> tuple[Any, Any]:
     from libp2p.pubsub.gossipsub import PROTOCOL_ID, GossipSub
     from libp2p.pubsub.pubsub import Pubsub
@@ -106,4 +152,5 @@ def _pubsub(host: Any) -> tuple[Any, Any]:
     pubsub = Pubsub(host, router)
     # It starts at whole seconds, so that whatever a restarted node says first is taken for old.
     pubsub.counter = time.time_ns()
+    pubsub.max_inbound_rpc_size = _MAX_RPC
     return pubsub, router

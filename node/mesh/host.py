@@ -15,6 +15,7 @@ import trio
 from ...protocols.errors import AccelError, ErrorCode
 from . import workarounds
 from .identity import Identity
+from .strangers import Strangers
 from .streams import PeerStream
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ OnStream = Callable[[PeerStream], Awaitable[None]]
 
 _DIAL_DEADLINE_S: Final = 10.0
 _STREAM_DEADLINE_S: Final = 5.0
+_CLOSE_DEADLINE_S: Final = 1.0
 
 
 class Host:
@@ -33,7 +35,14 @@ class Host:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.libp2p = _new_host(identity)
+        network = self.libp2p.get_network()
+        network.strangers = Strangers(lambda peer_id: self.is_member(peer_id))
+        network.set_resource_manager(
+            None
+        )  # it keeps count of connections that ended, and lets nobody in when it is full
         self.peer_id = identity.peer_id
+        #: Whether a peer has a link; until somebody says so, nobody has.
+        self.is_member: Callable[[str], bool] = lambda _peer_id: False
 
     @asynccontextmanager
     async def listening(self, addresses: list[str]) -> AsyncIterator[None]:
@@ -103,13 +112,16 @@ class Host:
             raise AccelError(ErrorCode.PEER_LOST, f"no stream to {peer_id} opens: {error}") from None
 
     async def disconnect(self, peer_id: str) -> None:
+        """Closes every connection with a peer, whether it reads or not."""
         from libp2p.peer.id import ID
 
-        with trio.move_on_after(_STREAM_DEADLINE_S):
-            try:
-                await self.libp2p.disconnect(ID.from_string(peer_id))
-            except Exception as error:
-                log.debug("disconnecting %s: %r", peer_id, error)
+        for connection in list(self.libp2p.get_network().get_connections(ID.from_string(peer_id))):
+            with trio.move_on_after(_CLOSE_DEADLINE_S):
+                try:
+                    await connection.close()
+                except Exception as error:
+                    log.debug("disconnecting %s: %r", peer_id, error)
+            await workarounds.abort(connection.muxed_conn)
 
 
 def _why(error: BaseException) -> str:

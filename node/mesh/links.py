@@ -6,6 +6,7 @@ Of two links that both sides opened at once, the one dialled by the smaller peer
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,12 +20,14 @@ from ..channel import Channel, Handler
 from .directory import Directory
 from .host import Host
 from .identity import Identity
+from .strangers import Places
 from .streams import PeerStream
 
 log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 256
 _MAX_HELLOS: Final = 64
+_MAX_HELLOS_OF_ONE: Final = 4
 _HELLO_DEADLINE_S: Final = 5.0
 _PING_EVERY_S: Final = 1.0
 _SILENCE_S: Final = 5.0
@@ -61,7 +64,8 @@ class Links:
         self._handler_for = handler_for
         self._on_up = on_up
         self._links: dict[str, Link] = {}
-        self._hellos = 0
+        self._hellos = Places(_MAX_HELLOS)
+        self._saying_hello: Counter[str] = Counter()
         host.on_stream(PROTOCOL_ID, self._accept)
 
     def get(self, peer_id: str) -> Link | None:
@@ -80,8 +84,8 @@ class Links:
             await stream.aclose()
 
     async def _accept(self, stream: PeerStream) -> None:
-        if self._hellos >= _MAX_HELLOS:
-            log.warning("turning away %s: %d hellos are under way", stream.peer_id, self._hellos)
+        if self._saying_hello[stream.peer_id] >= _MAX_HELLOS_OF_ONE:
+            log.warning("turning away %s: %d hellos of it are under way", stream.peer_id, _MAX_HELLOS_OF_ONE)
             return
         try:
             await self._run(stream, stream.peer_id, dialler=False)
@@ -99,16 +103,24 @@ class Links:
         dialler: bool,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        self._hellos += 1
-        try:
-            facts, trailing = await self._say_hello(stream, peer_id, dialler=dialler)
-        finally:
-            self._hellos -= 1
+        facts, trailing = await self._in_its_place(stream, peer_id, dialler=dialler)
         channel = Channel(stream, dialler=dialler, handler=self._handler_for(peer_id), trailing=trailing)
         link = Link(peer_id, self._identity.peer_id if dialler else peer_id, channel, facts)
         if self._is_worse(link):
             raise AccelError(ErrorCode.BUSY, "a better link to this peer is open already")
         await self._run_link(link, task_status)
+
+    async def _in_its_place(self, stream: PeerStream, peer_id: str, *, dialler: bool) -> tuple[HelloFacts, bytes]:
+        """A hello, unless so many others come meanwhile that it must make room. Raises as `_say_hello` does."""
+        self._saying_hello[peer_id] += 1
+        try:
+            with self._hellos.one():
+                return await self._say_hello(stream, peer_id, dialler=dialler)
+        finally:
+            self._saying_hello[peer_id] -= 1
+            if not self._saying_hello[peer_id]:
+                del self._saying_hello[peer_id]
+        raise AccelError(ErrorCode.BUSY, f"{_MAX_HELLOS} others began their hello since")
 
     async def _say_hello(self, stream: PeerStream, peer_id: str, *, dialler: bool) -> tuple[HelloFacts, bytes]:
         """Raises HelloRefused, ProtocolError, or AccelError peer-silent."""

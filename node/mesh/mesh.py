@@ -79,9 +79,10 @@ class Mesh:
         self._links = Links(
             self._host, identity, cluster_key, self._facts, self.directory, self._answering, self._link_is_up
         )
+        self._host.is_member = self._is_member
         self._dialler = Dialler(self._host, self._links)
         self._gossip = Gossip(self._host, identity, cluster_key, self._advertised)
-        self._blocks = BlockServer(self._host, read_block, lambda peer_id: self._links.get(peer_id) is not None)
+        self._blocks = BlockServer(self._host, read_block, self._is_member)
         self._nursery: trio.Nursery | None = None
         self.peer_id = identity.peer_id
         self.addresses: list[str] = []
@@ -107,6 +108,11 @@ class Mesh:
     def link(self, peer_id: str) -> Link | None:
         return self._links.get(peer_id)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message waits to be read by a peer."""
+        return any(link.channel.session.queued_bytes for link in self._links.all())
+
     def failures(self) -> dict[str, AccelError]:
         """Why peers that this node wants a link with have none, by address."""
         return self._dialler.failures()
@@ -122,6 +128,9 @@ class Mesh:
 
     def _heard(self, addresses: list[str]) -> None:
         self._dialler.want(addresses, heard=True)
+
+    def _is_member(self, peer_id: str) -> bool:
+        return self._links.get(peer_id) is not None
 
     def _facts(self) -> HelloFacts:
         return HelloFacts(self._settings.node_name, self._incarnation, tuple(self.addresses[:16]))

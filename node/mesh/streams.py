@@ -36,11 +36,6 @@ class PeerStream:
     def peer_id(self) -> str:
         return str(self._stream.muxed_conn.peer_id)
 
-    @property
-    def connection(self) -> Any:
-        """The connection that carries it; `Host.abort` takes it."""
-        return self._stream.muxed_conn
-
     async def widen(self, window: int = BULK_WINDOW) -> None:
         """Lets the peer send `window` bytes ahead, for bulk."""
         if window > self._window:

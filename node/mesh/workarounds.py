@@ -17,8 +17,12 @@ log = logging.getLogger(__name__)
 
 #: A frame that cannot be written for this long has a peer whose connection is stuck.
 _FRAME_DEADLINE_S: Final = 30.0
-#: Open streams of one connection; a peer needs fewer than ten.
+#: Open streams of one connection; a peer needs fewer than ten, and before it has a link fewer still.
 _MAX_STREAMS: Final = 64
+_MAX_STRANGERS_STREAMS: Final = 8
+#: The largest frame of yamux, and the largest message of anything else that is read whole, in bytes.
+_MAX_FRAME: Final = 16 << 20
+_MAX_MESSAGE: Final = 256 << 10
 #: How far a peer may overrun its window before it is taken for hostile.
 _WINDOW_SLACK: Final = 256 << 10
 _CLOSE_DEADLINE_S: Final = 1.0
@@ -41,13 +45,13 @@ def apply() -> None:
     # Each successful dial waited a quarter of a second for addresses that could be better.
     swarm._HAPPY_EYEBALLS_DELAY = 0
     for module in (ping, msgio, varint):
-        module.read_exactly = _read_exactly
-    yamux.read_exactly = _read_and_note
+        module.read_exactly = functools.partial(_read_exactly, most=_MAX_MESSAGE)
+    yamux.read_exactly = functools.partial(_read_exactly, most=_MAX_FRAME)
     yamux.Yamux._write_frame = _write_whole_frame
     yamux.Yamux.__init__ = _with_bounded_buffers(yamux.Yamux.__init__)
     for name in ("send_window", "closed"):
         setattr(yamux.YamuxStream, name, _observed(name))
-    swarm.Swarm._do_handle_inbound_connection = _keep_inbound_connection
+    swarm.Swarm._handle_inbound_connection = _keep_inbound_connection
     SwarmConn._handle_muxed_stream = _contained_stream(SwarmConn._handle_muxed_stream)
     TrioManager.run_task = _with_contained_tasks(TrioManager.run_task)
     for name in _QUIET:
@@ -78,10 +82,15 @@ async def _write_whole_frame(self: Any, data: bytes) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def _read_exactly(reader: Any, n: int, retry_count: int = 0) -> bytes:  # noqa: ARG001 — the library's signature
-    """The library's own gives up after a hundred short reads, which a slow path makes of one frame."""
+async def _read_exactly(reader: Any, n: int, *, most: int) -> bytes:
+    """The library's own gives up after a hundred short reads, which a slow path makes of one frame.
+
+    And it goes on reading, and keeping, whatever length the other side announced.
+    """
     from libp2p.io.exceptions import IncompleteReadError
 
+    if n > most:
+        raise IncompleteReadError(f"{n} bytes are announced, over the limit of {most}", n, 0)
     data = bytes(await reader.read(n))
     if len(data) == n:
         return data
@@ -92,13 +101,6 @@ async def _read_exactly(reader: Any, n: int, retry_count: int = 0) -> bytes:  # 
     if len(whole) < n:
         raise IncompleteReadError(f"the end came after {len(whole)} of {n} bytes", n, len(whole))
     return bytes(whole)
-
-
-async def _read_and_note(reader: Any, n: int, retry_count: int = 0) -> bytes:
-    """Notes on a secured connection when something last came over it, whatever it was."""
-    data = await _read_exactly(reader, n, retry_count)
-    reader.heard_at = trio.current_time()
-    return data
 
 
 # --- flow control
@@ -177,7 +179,8 @@ def _contained_stream(inner: Callable[[Any, Any], Awaitable[None]]) -> Callable[
 
     async def handle(self: Any, stream: Any) -> None:
         try:
-            if len(self.streams) >= _MAX_STREAMS:
+            is_member = self.swarm.strangers.is_member(str(self.muxed_conn.peer_id))
+            if len(self.streams) >= (_MAX_STREAMS if is_member else _MAX_STRANGERS_STREAMS):
                 await stream.reset()
             else:
                 await inner(self, stream)
@@ -211,22 +214,32 @@ def _contained_task(task: Callable[..., Awaitable[None]]) -> Callable[..., Await
     return run
 
 
-async def _keep_inbound_connection(self: Any, stream: Any, address: Any, _event: Any) -> None:
-    """Upgrades a connection and stays until it is closed, as the one who holds its place among the inbound ones.
+async def _keep_inbound_connection(self: Any, stream: Any, address: Any) -> None:
+    """Upgrades a connection and stays until it is closed.
 
-    The library's own stays until the host ends: after 250 connections, however short, nobody was let in any more.
+    The library's own counts connections until the host ends: after 250, however short, nobody was let in any more.
+    And it has no room for a peer while strangers hold all there is.
     """
     from libp2p.network.connection.raw_connection import RawConnection
 
     connection = RawConnection(stream, False)
     try:
-        muxed = await self.upgrade_inbound_raw_conn(connection, address)
-        await muxed.event_closed.wait()
+        with self.strangers.places.one() as place:
+            muxed = await self.upgrade_inbound_raw_conn(connection, address)
+            await self.strangers.keep(place, str(muxed.peer_id), muxed.event_closed)
+            await abort(muxed)
     except* Exception as error:
         log.debug("an inbound connection ended: %r", error)
     finally:
         with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True):
             await _quietly(connection.close)
+
+
+async def abort(muxed: Any) -> None:
+    """Ends a connection without a word: one that says goodbye waits behind whatever its peer does not read."""
+    if not muxed.is_closed:
+        with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True):
+            await _quietly(muxed._cleanup_on_error)
 
 
 async def _quietly(close: Callable[[], Awaitable[None]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgpack
 import numpy as np
 import pytest
@@ -141,3 +143,20 @@ def test_what_does_not_travel_is_bad_input():
     for value in (object(), {1, 2}, np.array([object()]), {1: 2}, [{"a": {2: 3}}]):
         with pytest.raises(ProtocolError):
             values.pack(value)
+
+
+@pytest.mark.parametrize("filler", [b"\x80", b"\x90", b"\x91\xc0", b"\xc0"])
+def test_what_takes_far_more_memory_than_bytes_is_refused_while_it_is_unpacked(filler):
+    count = 16 << 20
+    tracemalloc.start()
+    with pytest.raises(ProtocolError):
+        values.unpack(b"\xdd" + count.to_bytes(4, "big") + filler * count)
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert highest < 256 << 20
+
+
+def test_many_lists_and_texts_are_no_bomb():
+    value = [["a", {"b": 1}]] * 200_000 + ["text"] * 400_000
+    assert len(values.pack(value)) > 1 << 20
+    assert values.unpack(values.pack(value)) == value

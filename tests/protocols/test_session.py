@@ -333,3 +333,24 @@ def test_any_bytes_are_events_or_a_protocol_error(data, framed):
         session.receive(wire)
     except ProtocolError as error:
         assert error.code in ("protocol-error", "unknown-message")
+
+
+def test_who_never_reads_the_answers_is_refused_and_then_dropped():
+    _, answerer = pair(max_unread=10_000)
+    for number in range(1, 201, 2):
+        answerer.receive(inference.Call("m", 0, b"").to_frame(number))
+        if number < 101:
+            answerer.result(number, {}, bytes(1000))
+    refused = [frame for frame in framing.Decoder().feed(answerer.data_to_send(1 << 20)) if frame.fields[0] == "busy"]
+    assert 50 < len(refused) < 100
+    with pytest.raises(ProtocolError, match="does not read"):
+        for _ in range(70):
+            answerer.receive(inference.Ping(1).to_frame(0) * 1000)
+
+
+def test_a_call_has_small_arguments():
+    asker, answerer = pair(max_call=100_000)
+    asker.call("m", bytes(100_001))
+    asker.call("m", bytes(100_000))
+    (refused,), (received,) = talk(asker, answerer)
+    assert (refused.request_id, refused.code, received.request_id) == (1, "too-large", 3)
