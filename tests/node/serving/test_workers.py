@@ -84,7 +84,8 @@ async def test_large_inputs_and_results_pass(worker, echo_model):
         ({"model": "other"}, values.pack([]), "model-not-here"),
         ({"task": "feature-extraction"}, values.pack([]), "unsupported-task"),
         ({}, b"\xc1", "bad-input"),
-        ({"params": {"work_ms": "much"}}, values.pack([]), "internal"),
+        ({"params": {"work_ms": "much"}}, values.pack([]), "bad-input"),
+        ({"params": {"hold": "compute", "hold_dir": "\0"}}, values.pack([]), "internal"),
     ],
 )
 async def test_what_cannot_be_done_has_a_code_and_the_worker_lives_on(worker, echo_model, fields, payload, code):
