@@ -207,10 +207,10 @@ class AsyncClient:
         return dict(await self._ask("client-token", timeout, new=new))
 
     async def add_model(
-        self, path: Path | str, name: str | None = None, *, on_progress: OnProgress | None = None
+        self, path: Path | str, name: str | None = None, *, anyway: bool = False, on_progress: OnProgress | None = None
     ) -> dict[str, Any]:
         absolute = str(await anyio.Path(path).absolute())
-        return dict(await self._operate("model.add", on_progress, path=absolute, name=name))
+        return dict(await self._operate("model.add", on_progress, path=absolute, name=name, anyway=anyway))
 
     async def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None

@@ -150,6 +150,7 @@ def _add_model(commands: Any) -> None:
                "model add ./all-MiniLM-L6-v2 --name minilm")  # fmt: skip
     add.add_argument("folder", metavar="FOLDER")
     add.add_argument("--name", help="what to call it")
+    add.add_argument("--anyway", action="store_true", help="also a folder that is no model that could be run")
     add.set_defaults(remote=False)
     listing = _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = _add(models, "info", "models:info", "show one model", "model info minilm")

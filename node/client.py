@@ -241,10 +241,14 @@ class Client:
         return dict(self._ask("client-token", timeout, new=new))
 
     def add_model(
-        self, path: Path | str, name: str | None = None, *, on_progress: OnProgress | None = None
+        self, path: Path | str, name: str | None = None, *, anyway: bool = False, on_progress: OnProgress | None = None
     ) -> dict[str, Any]:
-        """Copies a Hugging Face folder into the node's store; `cid` of the answer names it everywhere."""
-        return dict(self._operate("model.add", on_progress, path=str(Path(path).absolute()), name=name))
+        """Copies a Hugging Face folder into the node's store; `cid` of the answer names it everywhere.
+
+        Raises AccelError not-a-model or unsafe-model for what could not be run, unless it is added `anyway`.
+        """
+        absolute = str(Path(path).absolute())
+        return dict(self._operate("model.add", on_progress, path=absolute, name=name, anyway=anyway))
 
     def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None

@@ -239,9 +239,10 @@ class FiveMinutes:
 
     def _add(self, machine: Machine, line: Line) -> None:
         with self.step(_shown(line), machine.name) as step:
-            self._cid, *rest = machine.run(line.words).splitlines()
-            step.found = " ".join(rest)
-        check(self._cid.startswith("bafy"), f"no CID: {self._cid}")
+            printed = machine.run(line.words).splitlines()
+            self._cid = next((each for each in printed if each.startswith("bafy")), "")
+            check(self._cid, f"no CID: {printed}")
+            step.found = " ".join(printed[printed.index(self._cid) :])
 
     def _run(self, machine: Machine, line: Line) -> None:
         with self.step(_shown(line), machine.name) as step:

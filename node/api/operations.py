@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -21,6 +23,7 @@ from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
 from ..mesh.directory import Peer
 from ..mesh.mesh import Mesh
+from ..model_check import check_folder
 from ..running import RunningJobs
 from ..serving.service import ServingService
 from .local import Operation
@@ -106,7 +109,8 @@ class Operations:
 
     async def add(self, call: IncomingCall) -> dict[str, Any]:
         path, name = _text(call, "path"), _optional_text(call, "name")
-        began = trio.current_time()
+        began, anyway = trio.current_time(), call.arguments.get("anyway") is True
+        note = await trio.to_thread.run_sync(partial(check_folder, Path(path), anyway=anyway))
         stored = await self._catalogue.add(path, name, on_progress=call.progress)
         return {
             "cid": stored.cid,
@@ -114,6 +118,7 @@ class Operations:
             "size": stored.size,
             "files": sum(1 for entry in stored.path.rglob("*") if entry.is_file()),
             "seconds": trio.current_time() - began,
+            "note": note,
         }
 
     async def get(self, call: IncomingCall) -> dict[str, Any]:

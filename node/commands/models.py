@@ -23,13 +23,16 @@ def add(options: argparse.Namespace) -> None:
         raise AccelError(ErrorCode.BAD_INPUT, f"{options.folder} is no folder", "Give the one with the config.json.")
     with progress(folder.name, quiet=options.json) as report, _node_or_store(options) as (client, store):
         if client is not None:
-            added = client.add_model(folder, options.name, on_progress=report)
+            added = client.add_model(folder, options.name, anyway=options.anyway, on_progress=report)
         else:
-            began = time.monotonic()
+            from ..model_check import check_folder
+
+            began, note = time.monotonic(), check_folder(folder, anyway=options.anyway)
             stored = store.add(
                 folder, name=options.name, progress=lambda state, done, total: report(state, done, total, "")
             )
-            added = {**_described(stored), "files": _count(stored.path), "seconds": time.monotonic() - began}
+            added = {**_described(stored), "files": _count(stored.path), "seconds": time.monotonic() - began,
+                     "note": note}  # fmt: skip
     if options.json:
         print_json(added)
         return
@@ -37,6 +40,8 @@ def add(options: argparse.Namespace) -> None:
     name = f"as {safe(added['name'])}, " if added["name"] else ""
     files = count(added["files"], "file")
     console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
+    if added["note"]:
+        console().print(f"[yellow]{safe(added['note'])}[/]")
 
 
 def listing(options: argparse.Namespace) -> None:

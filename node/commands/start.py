@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ _MOST_TOLD = 8
 
 
 def start(options: argparse.Namespace) -> int:
+    # Until the node takes them, signals end the process at once: an exception in the middle of an import can get lost.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings = config.load({flag: getattr(options, flag) for flag in FLAGS}, options.data_dir)
     config.make_data_dir(settings.data_dir)
     from .. import app

@@ -51,16 +51,16 @@ class BlockServer:
     async def _serve(self, stream: PeerStream) -> None:
         peer_id = stream.peer_id
         if not self._is_member(peer_id):
-            await stream.send_all(blocks_refused(ErrorCode.WRONG_CLUSTER_KEY, "blocks go to members only"))
+            await stream.send_last(blocks_refused(ErrorCode.WRONG_CLUSTER_KEY, "blocks go to members only"))
             return
         if self._streams[peer_id] >= _MAX_STREAMS:
-            await stream.send_all(blocks_refused(ErrorCode.BUSY, f"{_MAX_STREAMS} block streams are open already"))
+            await stream.send_last(blocks_refused(ErrorCode.BUSY, f"{_MAX_STREAMS} block streams are open already"))
             return
         self._streams[peer_id] += 1
         try:
             await self._answer(stream)
         except ProtocolError as error:
-            await stream.send_all(blocks_refused(error.code, error.message))
+            await stream.send_last(blocks_refused(error.code, error.message))
         finally:
             self._streams[peer_id] -= 1
 

@@ -139,8 +139,7 @@ class Links:
                     hello.receive(data)
             except (HelloRefused, ProtocolError):
                 if out := hello.take_outgoing():
-                    await stream.send_all(out)
-                    await trio.sleep(0.05)  # a reset at once would overtake the refusal
+                    await stream.send_last(out)
                 raise
         raise AccelError(ErrorCode.PEER_SILENT, f"the peer said no hello within {_HELLO_DEADLINE_S:g} s")
 

@@ -18,6 +18,7 @@ BULK_WINDOW: Final = 1 << 22
 _USUAL_WINDOW: Final = 256 << 10
 _READ_SIZE: Final = 1 << 20
 _RESET_DEADLINE_S: Final = 1.0
+_LAST_WORDS_S: Final = 0.5
 #: version, type, flags, stream id, length (hashicorp/yamux, spec.md)
 _HEADER: Final = struct.Struct("!BBHII")
 _DATA: Final = 0
@@ -71,6 +72,14 @@ class PeerStream:
                 at += size
         if ended:
             raise trio.BrokenResourceError("the stream was closed by the peer")
+
+    async def send_last(self, data: bytes) -> None:
+        """Sends what ends the conversation. The peer gets a moment to read it: a reset at once would overtake it."""
+        await self.send_all(data)
+        with trio.move_on_after(_LAST_WORDS_S), _translated():
+            await self._muxed.close()
+            while await self.receive_some():
+                pass
 
     async def _take_window(self, wanted: int) -> int:
         """How many bytes may go now, at least one: yamux's own write sleeps 10 ms at a time and gives up after 5 s."""

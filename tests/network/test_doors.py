@@ -275,20 +275,24 @@ NO_MODELS = {
 
 
 @pytest.mark.parametrize("case", NO_MODELS)
-def test_a_folder_that_is_no_model_is_told_or_listed_without_a_task(victim, watch, tmp_path, case):
+def test_a_folder_that_is_no_model_is_refused_unless_it_is_wanted_anyway(victim, watch, tmp_path, case):
     files, code = NO_MODELS[case]
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with watch, victim.client() as client:
-        try:
-            cid = client.add_model(tmp_path)["cid"]
-        except AccelError as error:
-            assert error.code in (code, "bad-input"), case
+        if code != "unsupported-task":
+            with pytest.raises(AccelError) as refused:
+                client.add_model(tmp_path)
+            assert refused.value.code == code
+            assert "--anyway" in refused.value.hint
+        if not files:
             return
+        added = client.add_model(tmp_path, anyway=True)
+        assert "not run" in added["note"]
         with pytest.raises(AccelError) as told:
-            client.submit(cid, "feature-extraction", ["x"], timeout=20).result(20)
-        assert told.value.code in (code, "no-backend")
-        client.remove_model(cid)
+            client.submit(added["cid"], "feature-extraction", ["x"], timeout=20).result(20)
+        assert told.value.code == "no-backend"
+        client.remove_model(added["cid"])
 
 
 # --- running out of descriptors

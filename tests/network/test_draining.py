@@ -148,7 +148,7 @@ def test_a_signal_while_a_model_is_added(node, tmp_path):
     """A folder that takes long to copy: what was copied so far is not left behind."""
     number = signal.SIGINT
     large = tmp_path / "large"
-    large.mkdir()
+    make_echo_model(large)
     with (large / "model.safetensors").open("wb") as file:
         file.truncate(6 << 30)
     with node.client() as client:
