@@ -239,10 +239,7 @@ class FiveMinutes:
 
     def _add(self, machine: Machine, line: Line) -> None:
         with self.step(_shown(line), machine.name) as step:
-            printed = machine.run(line.words).splitlines()
-            self._cid = next((each for each in printed if each.startswith("bafy")), "")
-            check(self._cid, f"no CID: {printed}")
-            step.found = " ".join(printed[printed.index(self._cid) :])
+            self._cid, step.found = _cid_and_more(machine.run(line.words))
 
     def _run(self, machine: Machine, line: Line) -> None:
         with self.step(_shown(line), machine.name) as step:
@@ -259,7 +256,7 @@ class FiveMinutes:
 
     def _get(self, machine: Machine, line: Line) -> None:
         with self.step(_shown(line), machine.name) as step:
-            cid, step.found = machine.run(line.words).splitlines()
+            cid, step.found = _cid_and_more(machine.run(line.words))
         check(cid == self._cid, f"got {cid} instead of {self._cid}")
 
     # --- and what the README says of them
@@ -302,6 +299,15 @@ def _shown(line: Line) -> str:
     """The line without its inputs: `run minilm --explain`."""
     words = re.sub(r" --(input|include) .*?(?= --|$)", "", " ".join(line.words[1:]))
     return words.strip()
+
+
+def _cid_and_more(printed: str) -> tuple[str, str]:
+    """The CID that a command printed, and what it said after that; before it stands how far it was."""
+    lines = printed.splitlines()
+    place = next((number for number, line in enumerate(lines) if line.startswith("bafy")), None)
+    check(place is not None, f"there is no CID:\n{printed}")
+    assert place is not None
+    return lines[place], " ".join(lines[place + 1 :])
 
 
 def _answer(printed: str) -> str:
