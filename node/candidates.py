@@ -121,9 +121,9 @@ class CandidateBook:
         raw_ratio = seconds / predicted_s * chosen.observed_ratio
         self._observed[chosen.peer_id, chosen.backend, cid].add(raw_ratio, self._clock())
 
-    def wrote(self, cid: bytes, outputs: int) -> None:
+    def wrote(self, cid: bytes, outputs: float) -> None:
         """Learns how long this model's outputs are."""
-        mean = self._outputs.get(cid, float(outputs))
+        mean = self._outputs.get(cid, outputs)
         self._outputs[cid] = mean + _OUTPUTS_WEIGHT * (outputs - mean)
 
     def expected_outputs(self, cid: bytes) -> float:

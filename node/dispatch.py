@@ -277,8 +277,9 @@ class Dispatcher:
         return outcome
 
     def _learn(self, job: Job, attempt: _Attempt, report: dict[str, Any]) -> None:
-        wrote = report.get("counts", {}).get("output_tokens", 0)
-        done = replace(attempt.work, outputs=float(wrote))
+        counts = report.get("counts")
+        wrote = Work.of({"outputs": counts.get("output_tokens")} if isinstance(counts, dict) else {}).outputs
+        done = replace(attempt.work, outputs=wrote)
         self._book.observe(job.cid, attempt.prediction, done, trio.current_time() - attempt.began)
         if wrote:
             self._book.wrote(job.cid, attempt.outputs_before + wrote)

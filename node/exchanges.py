@@ -21,6 +21,7 @@ from ..protocols.inference_session import (
 )
 
 _MAX_WAITING_EVENTS = 20_000
+_MAX_WAITING_TEXT = 8 << 20
 #: Output waiting in the session beyond which `Incoming.chunk` waits for the peer to read.
 _MAX_QUEUED_BYTES = 1 << 20
 
@@ -52,6 +53,7 @@ class Exchange:
         self._events: deque[Answer] = deque()
         self._arrived = trio.Event()
         self._ended = False
+        self._waiting_text = 0
 
     async def __aenter__(self) -> Exchange:
         return self
@@ -70,6 +72,7 @@ class Exchange:
                 raise StopAsyncIteration
             await self._arrived.wait()
         event = self._events.popleft()
+        self._waiting_text -= _text_of(event)
         if not self._events and not self._ended:
             self._arrived = trio.Event()
         return event
@@ -81,14 +84,20 @@ class Exchange:
 
     def deliver(self, event: Answer) -> None:
         self._events.append(event)
+        self._waiting_text += _text_of(event)
         if isinstance(event, TERMINAL):
             self._ended = True
-        elif len(self._events) > _MAX_WAITING_EVENTS:
+        elif len(self._events) > _MAX_WAITING_EVENTS or self._waiting_text > _MAX_WAITING_TEXT:
             self.cancel("its answers are not read")
             self._events.append(
                 FailedReceived(self.request_id, ErrorCode.TOO_LARGE, "too many answers wait to be read", "")
             )
         self._arrived.set()
+
+
+def _text_of(event: Answer) -> int:
+    """Characters and token ids of an output that waits."""
+    return len(event.text) + len(event.token_ids) if isinstance(event, ChunkReceived) else 0
 
 
 class Incoming:

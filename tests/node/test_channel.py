@@ -152,6 +152,25 @@ async def test_a_slow_reader_holds_the_writer_back(pair):
     assert most <= (1 << 20) + 6000
 
 
+async def test_text_that_nobody_reads_is_bounded_in_size(pair, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.node.exchanges._MAX_WAITING_TEXT", 100_000)
+    asking, _, _ = pair
+    async with asking.request(make_request("chunks"), b"") as exchange:
+        while not exchange._ended:
+            await trio.sleep(0)
+        events = [event async for event in exchange]
+    assert isinstance(events[-1], FailedReceived)
+    assert events[-1].code == ErrorCode.TOO_LARGE
+    assert sum(len(event.text) for event in events if isinstance(event, ChunkReceived)) <= 105_000
+    assert asking.open_requests == 0
+
+
+async def test_text_that_is_read_is_not(pair, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.node.exchanges._MAX_WAITING_TEXT", 3_000_000)
+    asking, _, _ = pair
+    assert isinstance((await answers(asking, make_request("chunks")))[-1], ResultReceived)
+
+
 async def test_calls(pair, autojump_clock):
     progress = []
     answer = await pair[0].call("do", {"a": 1}, timeout=5, on_progress=lambda *each: progress.append(each))

@@ -66,3 +66,7 @@ def test_work_is_never_negative_or_endless(counted):
     assert 0 <= work.units < float("inf")
     assert 0 <= work.outputs < float("inf")
     assert Work.of(work.as_dict()).units == pytest.approx(work.units, abs=0.5)
+
+
+def test_work_that_no_message_could_carry_is_counted_as_the_most():
+    assert pack(Work.of({"bytes": 1e300, "outputs": 2**63}).as_dict()) == pack({"bytes": 2**53, "outputs": 2**53})

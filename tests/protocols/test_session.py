@@ -333,3 +333,9 @@ def test_any_bytes_are_events_or_a_protocol_error(data, framed):
         session.receive(wire)
     except ProtocolError as error:
         assert error.code in ("protocol-error", "unknown-message")
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 31, True, "1"])
+def test_a_token_id_that_is_none_ends_the_conversation(token):
+    with pytest.raises(ProtocolError, match="token ids"):
+        inference.parse(framing.Frame(int(MessageType.CHUNK), 1, (0, [5, token], "")))
