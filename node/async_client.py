@@ -159,10 +159,10 @@ class AsyncClient:
         return Generation.of(completed.value, completed.report)
 
     async def resume_stream(self, stream: AsyncTextStream, *, on_progress: OnProgress | None = None) -> AsyncTextStream:
-        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
-        asked = stream.asked.going_on_from(stream.delivered)
-        text = AsyncTextStream(asked, stream)
-        return await self._begin(text, asked, on_progress, text.take)
+        """Asks again for a text whose node went away. As `Client.resume_stream`."""
+        stream.cancel()
+        rest = AsyncTextStream(stream.asked, stream)
+        return await self._begin(rest, rest.asked, on_progress, rest.take)
 
     def map(
         self,

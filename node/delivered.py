@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from ..protocols.errors import AccelError, ErrorCode
-from ..protocols.resumption import MOST_TOKENS
-
-_MOST_CHARACTERS: Final = 32 * MOST_TOKENS
+from ..protocols.resumption import MOST_CHARACTERS, MOST_TOKENS
 
 
 class Delivered:
@@ -38,7 +35,7 @@ class Delivered:
             raise AccelError(
                 ErrorCode.PROTOCOL_ERROR, f"the node gave out token {offset} when {have} were there", "It was left."
             )
-        if have + len(token_ids) > MOST_TOKENS or self.characters + len(text) > _MOST_CHARACTERS:
+        if have + len(token_ids) > MOST_TOKENS or self.characters + len(text) > MOST_CHARACTERS:
             raise AccelError(ErrorCode.PROTOCOL_ERROR, "the node gives out more than any job asks for", "It was left.")
         self.token_ids += token_ids
         self.characters += len(text)

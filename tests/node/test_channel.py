@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.lowlevel
 from ipfs_accel_node.node.channel import Channel
 from ipfs_accel_node.protocols.errors import AccelError, ErrorCode
 from ipfs_accel_node.protocols.inference import Request
@@ -157,7 +158,7 @@ async def test_text_that_nobody_reads_is_bounded_in_size(pair, monkeypatch):
     asking, _, _ = pair
     async with asking.request(make_request("chunks"), b"") as exchange:
         while not exchange._ended:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         events = [event async for event in exchange]
     assert isinstance(events[-1], FailedReceived)
     assert events[-1].code == ErrorCode.TOO_LARGE

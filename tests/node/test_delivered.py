@@ -10,7 +10,7 @@ from ipfs_accel_node.node.delivered import Delivered
 from ipfs_accel_node.node.finished_jobs import KEPT_S, LARGEST, MOST_BYTES, MOST_JOBS, FinishedJobs, digest
 from ipfs_accel_node.protocols.errors import AccelError
 from ipfs_accel_node.protocols.inference_session import ChunkReceived
-from ipfs_accel_node.protocols.resumption import MOST_TOKENS
+from ipfs_accel_node.protocols.resumption import MOST_CHARACTERS, MOST_TOKENS
 
 CUTS = st.lists(st.integers(1, 4), max_size=12)
 
@@ -83,7 +83,7 @@ def test_an_output_without_an_end_is_an_error():
     with pytest.raises(AccelError, match="protocol-error"):
         have.take(ids + 1, [7], "x")
     with pytest.raises(AccelError, match="protocol-error"):
-        Delivered([1], 32 * MOST_TOKENS).take(1, [], "x")
+        Delivered([1], MOST_CHARACTERS).take(1, [], "x")
 
 
 class Clock:

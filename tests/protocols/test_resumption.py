@@ -44,6 +44,7 @@ def test_anything_else_is_a_typed_error(data):
         {"inputs": 1, "token_ids": Array("int64", (1,), bytes(8)), "characters": 0},
         {"inputs": 1, "token_ids": Array("int32", (1, 1), bytes(4)), "characters": 0},
         {"inputs": 1, "token_ids": Array("int32", (1,), bytes(4)), "characters": -1},
+        {"inputs": 1, "token_ids": Array("int32", (1,), bytes(4)), "characters": 1 << 50},
         {"inputs": 1, "token_ids": Array("int32", ((1 << 20) + 1,), bytes(4 * ((1 << 20) + 1))), "characters": 0},
         {"token_ids": Array("int32", (0,), b""), "characters": 0},
     ],
