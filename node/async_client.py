@@ -146,6 +146,11 @@ class AsyncClient:
         self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
     ) -> AsyncTextStream: ...
 
+    @overload
+    async def generate(
+        self, model: str, prompt: Prompt, *, stream: bool, **options: Unpack[TextOptions]
+    ) -> Generation | AsyncTextStream: ...
+
     async def generate(
         self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
     ) -> Generation | AsyncTextStream:

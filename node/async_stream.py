@@ -32,7 +32,7 @@ class AsyncTextStream(AsyncJob):
     def __init__(self, asked: Asked, goes_on_from: AsyncTextStream | None = None) -> None:
         super().__init__(asked.request.job_id)
         self.text: str = goes_on_from.text if goes_on_from else ""
-        self._pieces = goes_on_from._pieces.copy() if goes_on_from else Pieces()
+        self._pieces: Pieces = goes_on_from._pieces.copy() if goes_on_from else Pieces()
         self.asked = asked.going_on_from(self.delivered) if goes_on_from else asked
         self._news = anyio.Event()
 

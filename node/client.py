@@ -153,6 +153,11 @@ class Client:
         self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
     ) -> TextStream: ...
 
+    @overload
+    def generate(
+        self, model: str, prompt: Prompt, *, stream: bool, **options: Unpack[TextOptions]
+    ) -> Generation | TextStream: ...
+
     def generate(
         self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
     ) -> Generation | TextStream:
