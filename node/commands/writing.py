@@ -22,10 +22,14 @@ _FLAGS: Final = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "sto
 
 def check_unused(options: argparse.Namespace, task: str) -> None:
     """Raises AccelError usage when a flag was given that another task does not take."""
-    given = [name for name in ("stream", "system", "raw", *_FLAGS) if getattr(options, name) not in (None, False)]
-    if given:
-        flag = f"--{given[0].replace('_', '-')}"
-        raise AccelError("usage", f"{flag} is for models that write text; this one does {task}", "Leave it out.")
+    if given := given_flags(options):
+        raise AccelError("usage", f"{given[0]} is for models that write text; this one does {task}", "Leave it out.")
+
+
+def given_flags(options: argparse.Namespace) -> list[str]:
+    """Those for text that were given."""
+    names = [name for name in ("stream", "system", "raw", *_FLAGS) if getattr(options, name) not in (None, False)]
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def run(
