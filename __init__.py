@@ -11,19 +11,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AccelError", "AsyncClient", "Client", "Generation", "JobError", "__version__"]
+__all__ = [
+    "AccelError",
+    "AsyncClient",
+    "AsyncTextStream",
+    "Client",
+    "Generation",
+    "JobError",
+    "TextStream",
+    "__version__",
+]
 
 _HOMES = {
     "AccelError": "ipfs_accel_node.protocols.errors",
     "JobError": "ipfs_accel_node.protocols.errors",
     "Generation": "ipfs_accel_node.node.client_text",
     "Client": "ipfs_accel_node.node.client",
+    "TextStream": "ipfs_accel_node.node.client_stream",
     "AsyncClient": "ipfs_accel_node.node.async_client",
+    "AsyncTextStream": "ipfs_accel_node.node.async_stream",
 }
 
 if TYPE_CHECKING:
     from ipfs_accel_node.node.async_client import AsyncClient
+    from ipfs_accel_node.node.async_stream import AsyncTextStream
     from ipfs_accel_node.node.client import Client
+    from ipfs_accel_node.node.client_stream import TextStream
     from ipfs_accel_node.node.client_text import Generation
     from ipfs_accel_node.protocols.errors import AccelError, JobError
 

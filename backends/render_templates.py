@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from datetime import datetime
 from functools import lru_cache
@@ -19,6 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _MEMORY = 768 << 20
 _LONGEST = 4 << 20
+#: Longer than anybody waits: a process that nobody is left to kill ends by itself.
+_GIVE_UP_S = 60
 
 
 class RefusedError(TemplateError):
@@ -28,8 +31,10 @@ class RefusedError(TemplateError):
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     for line in sys.stdin.buffer:
+        signal.alarm(_GIVE_UP_S)
         sys.stdout.write(json.dumps(_answer(json.loads(line))) + "\n")
         sys.stdout.flush()
+        signal.alarm(0)
 
 
 def _answer(question: dict[str, Any]) -> dict[str, str]:

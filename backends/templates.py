@@ -20,7 +20,8 @@ from .interface import BackendError
 DEADLINE_S: Final = 5.0
 #: The first answer waits for the process to start.
 _START_S: Final = 15.0
-LONGEST: Final = 8 << 20
+#: Bytes of an answer; a character takes six of them at most.
+LONGEST: Final = 32 << 20
 
 
 class TemplateProcess:

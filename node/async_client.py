@@ -146,6 +146,11 @@ class AsyncClient:
         self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
     ) -> AsyncTextStream: ...
 
+    @overload
+    async def generate(
+        self, model: str, prompt: Prompt, *, stream: bool, **options: Unpack[TextOptions]
+    ) -> Generation | AsyncTextStream: ...
+
     async def generate(
         self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
     ) -> Generation | AsyncTextStream:
@@ -159,10 +164,10 @@ class AsyncClient:
         return Generation.of(completed.value, completed.report)
 
     async def resume_stream(self, stream: AsyncTextStream, *, on_progress: OnProgress | None = None) -> AsyncTextStream:
-        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
-        asked = stream.asked.going_on_from(stream.delivered)
-        text = AsyncTextStream(asked, stream)
-        return await self._begin(text, asked, on_progress, text.take)
+        """Asks again for a text whose node went away. As `Client.resume_stream`."""
+        stream.cancel()
+        rest = AsyncTextStream(stream.asked, stream)
+        return await self._begin(rest, rest.asked, on_progress, rest.take)
 
     def map(
         self,

@@ -14,7 +14,7 @@ import anyio
 from ..protocols.errors import AccelError, JobError
 from ..protocols.inference_session import ChunkReceived
 from .async_jobs import AsyncJob, Completed
-from .client_text import Asked, Generation, Pieces
+from .client_text import Asked, Generation, Pieces, malformed
 from .delivered import Delivered
 
 
@@ -25,14 +25,15 @@ class AsyncTextStream(AsyncJob):
     asks for the rest of the same job.
 
     Attributes:
-        token_ids, text: what has come so far.
+        token_ids: what has come so far.
+        text: what was read of it.
     """
 
     def __init__(self, asked: Asked, goes_on_from: AsyncTextStream | None = None) -> None:
         super().__init__(asked.request.job_id)
-        self.asked = asked
         self.text: str = goes_on_from.text if goes_on_from else ""
-        self._pieces = Pieces(goes_on_from.delivered.copy() if goes_on_from else None)
+        self._pieces: Pieces = goes_on_from._pieces.copy() if goes_on_from else Pieces()
+        self.asked = asked.going_on_from(self.delivered) if goes_on_from else asked
         self._news = anyio.Event()
 
     async def __aenter__(self) -> AsyncTextStream:
@@ -77,7 +78,10 @@ class AsyncTextStream(AsyncJob):
 
     def _ended_with(self, outcome: Completed | AccelError) -> None:
         if isinstance(outcome, Completed):
-            self._pieces.settle(outcome.value)
+            try:
+                self._pieces.settle(outcome.value)
+            except (KeyError, TypeError) as error:
+                self._outcome = malformed(error)
         self._tell()
 
     def _tell(self) -> None:

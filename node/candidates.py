@@ -77,10 +77,12 @@ class CandidateBook:
         found = [*self._local(cid, task), *self._remote(cid, task)]
         return [each for each in found if on is None or self._is(each.peer_id, on)]
 
-    def check_forced(self, on: str | None) -> None:
-        """Raises AccelError unknown-peer, bad-input when `on` means more than one node, or paused."""
+    def check_forced(self, on: Any) -> None:
+        """Raises AccelError unknown-peer, bad-input when `on` is no text or means more than one node, or paused."""
         if on is None:
             return
+        if not isinstance(on, str):
+            raise AccelError(ErrorCode.BAD_INPUT, f"a node's name is a text, not {on!r}"[:200])
         everyone = {self._card.node, *(peer.peer_id for peer in self._directory.peers())}
         meant = sorted(peer_id for peer_id in everyone if self._is(peer_id, on))
         if not meant:
@@ -121,9 +123,9 @@ class CandidateBook:
         raw_ratio = seconds / predicted_s * chosen.observed_ratio
         self._observed[chosen.peer_id, chosen.backend, cid].add(raw_ratio, self._clock())
 
-    def wrote(self, cid: bytes, outputs: int) -> None:
+    def wrote(self, cid: bytes, outputs: float) -> None:
         """Learns how long this model's outputs are."""
-        mean = self._outputs.get(cid, float(outputs))
+        mean = self._outputs.get(cid, outputs)
         self._outputs[cid] = mean + _OUTPUTS_WEIGHT * (outputs - mean)
 
     def expected_outputs(self, cid: bytes) -> float:

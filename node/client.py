@@ -153,6 +153,11 @@ class Client:
         self, model: str, prompt: Prompt, *, stream: Literal[True], **options: Unpack[TextOptions]
     ) -> TextStream: ...
 
+    @overload
+    def generate(
+        self, model: str, prompt: Prompt, *, stream: bool, **options: Unpack[TextOptions]
+    ) -> Generation | TextStream: ...
+
     def generate(
         self, model: str, prompt: Prompt, *, stream: bool = False, **options: Unpack[TextOptions]
     ) -> Generation | TextStream:
@@ -174,9 +179,13 @@ class Client:
         return Generation.of(_waited(job), job.report)
 
     def resume_stream(self, stream: TextStream, *, on_progress: OnProgress | None = None) -> TextStream:
-        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here."""
-        asked = stream.asked.going_on_from(stream.delivered)
-        return self._send(TextStream(asked, on_progress, stream), asked)
+        """Asks again for a text whose node went away: the same job, which goes on after the tokens that are here.
+
+        It gives what was not read of `stream` first; `stream` ends, if it had not.
+        """
+        stream.cancel()
+        rest = TextStream(stream.asked, on_progress, stream)
+        return self._send(rest, rest.asked)
 
     def _send(self, job: AnyJob, asked: Asked) -> AnyJob:
         self._open(job, lambda session: session.request(asked.request, asked.payload))

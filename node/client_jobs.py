@@ -60,8 +60,7 @@ class OpenRequest:
         """The value. Raises its error, or TimeoutError after `timeout` seconds, while the request goes on."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self._ended.is_set():
-            if self._is_reader():
-                raise RuntimeError("a progress callback cannot wait: it runs in the thread that brings the answers")
+            self._check_may_wait()
             now = time.monotonic()
             if now >= self._deadline:
                 self.leave(no_answer(self._seconds))
@@ -70,6 +69,10 @@ class OpenRequest:
             else:
                 self._ended.wait((self._deadline if until is None else min(self._deadline, until)) - now)
         return self._outcome()
+
+    def _check_may_wait(self) -> None:
+        if self._is_reader():
+            raise RuntimeError("a progress callback cannot wait: it runs in the thread that brings the answers")
 
     def leave(self, error: AccelError) -> None:
         """Ends it from this side with `error`, unless it has ended."""

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
-from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.errors import AccelError, ErrorCode, JobError
 from ..protocols.inference import Request
 from ..protocols.inference_session import ChunkReceived
 from ..protocols.resumption import OPTION, pack_resumption
@@ -70,16 +70,14 @@ class Generation:
     report: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def of(cls, value: dict[str, Any], report: dict[str, Any]) -> Generation:
-        return cls(
-            value[GENERATED],
-            list(value["token_ids"]),
-            value["finish_reason"],
-            value["prompt_tokens"],
-            value["seed"],
-            report["job_id"],
-            report,
-        )
+    def of(cls, value: Any, report: dict[str, Any]) -> Generation:
+        """From the value of a job. Raises JobError protocol-error for one that is no text."""
+        try:
+            text, ids = value[GENERATED], list(value["token_ids"])
+            told = value["finish_reason"], value["prompt_tokens"], value["seed"], report["job_id"]
+        except (KeyError, TypeError, IndexError) as error:
+            raise malformed(error) from None
+        return cls(text, ids, *told, report)
 
     @property
     def completion_tokens(self) -> int:
@@ -111,9 +109,15 @@ class Asked:
 class Pieces:
     """What came of an output and was not read yet, in order, each token once."""
 
-    def __init__(self, delivered: Delivered | None = None) -> None:
-        self.delivered = delivered or Delivered()
+    def __init__(self) -> None:
+        self.delivered = Delivered()
         self._waiting: list[str] = []
+
+    def copy(self) -> Pieces:
+        """For another attempt, which goes on after what came, and gives what was not read too."""
+        pieces = Pieces()
+        pieces.delivered, pieces._waiting = self.delivered.copy(), self._waiting.copy()
+        return pieces
 
     def take(self, chunk: ChunkReceived) -> None:
         """Raises AccelError protocol-error for a chunk that leaves something out."""
@@ -121,8 +125,11 @@ class Pieces:
             self._waiting.append(chunk.text)
 
     def settle(self, value: Any) -> None:
-        """The result holds the whole output; what did not come in pieces is the last piece."""
-        text, ids = value[GENERATED], list(value["token_ids"])
+        """The result holds the whole output; what did not come in pieces is the last piece.
+
+        Raises KeyError or TypeError for a value that is no text.
+        """
+        text, ids = str(value[GENERATED]), list(value["token_ids"])
         if rest := text[self.delivered.characters :]:
             self._waiting.append(rest)
         self.delivered.token_ids, self.delivered.characters = ids, len(text)
@@ -131,6 +138,10 @@ class Pieces:
         """Everything that waits; empty when nothing does."""
         waiting, self._waiting = self._waiting, []
         return "".join(waiting)
+
+
+def malformed(error: Exception) -> JobError:
+    return JobError(ErrorCode.PROTOCOL_ERROR, f"the node's output is malformed: {error!r}"[:300])
 
 
 def ask(model: str, prompt: Any, options: TextOptions, *, default_timeout: float, stream: bool) -> Asked:

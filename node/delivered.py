@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..protocols.errors import AccelError, ErrorCode
+from ..protocols.resumption import MOST_CHARACTERS, MOST_TOKENS
 
 
 class Delivered:
@@ -24,7 +25,8 @@ class Delivered:
         """Whether a chunk is new, and so goes to the caller; one that was given out already does not.
 
         Raises:
-            AccelError: protocol-error when tokens are missing before it, or it is partly new.
+            AccelError: protocol-error when tokens are missing before it, or it is partly new; when there is no end
+                of it.
         """
         have = len(self.token_ids)
         if offset + len(token_ids) <= have and (offset < have or not text):
@@ -33,6 +35,8 @@ class Delivered:
             raise AccelError(
                 ErrorCode.PROTOCOL_ERROR, f"the node gave out token {offset} when {have} were there", "It was left."
             )
+        if have + len(token_ids) > MOST_TOKENS or self.characters + len(text) > MOST_CHARACTERS:
+            raise AccelError(ErrorCode.PROTOCOL_ERROR, "the node gives out more than any job asks for", "It was left.")
         self.token_ids += token_ids
         self.characters += len(text)
         return True

@@ -52,6 +52,8 @@ MAX_ROUNDS = 3
 _ROUND_PAUSE_S = 0.3
 _BUSY_PAUSE_S = 0.2
 _LOOK_EVERY_S = 0.1
+#: Candidates and attempts that a report tells of at most: it has to fit a frame however large the cluster is.
+_MOST_TOLD = 32
 #: What a peer may take to accept or refuse, beyond ten of its round trips.
 _ACCEPT_GRACE_S = 2.0
 #: Worth trying again there a little later: the worker restarts, the queue empties, the link comes back.
@@ -277,8 +279,9 @@ class Dispatcher:
         return outcome
 
     def _learn(self, job: Job, attempt: _Attempt, report: dict[str, Any]) -> None:
-        wrote = report.get("counts", {}).get("output_tokens", 0)
-        done = replace(attempt.work, outputs=float(wrote))
+        counts = report.get("counts")
+        wrote = Work.of({"outputs": counts.get("output_tokens")} if isinstance(counts, dict) else {}).outputs
+        done = replace(attempt.work, outputs=wrote)
         self._book.observe(job.cid, attempt.prediction, done, trio.current_time() - attempt.began)
         if wrote:
             self._book.wrote(job.cid, attempt.outputs_before + wrote)
@@ -330,6 +333,8 @@ class Dispatcher:
         place = (chosen.peer_id, chosen.backend, str(outcome))
         if outcome == ErrorCode.BUSY and any(place == (a["node"], a["backend"], a["outcome"]) for a in job.attempts):
             return  # a full queue is told once, however often the job had to ask
+        if outcome != "ok" and len(job.attempts) >= _MOST_TOLD:
+            return
         job.attempts.append(
             {
                 "node": chosen.peer_id,
@@ -355,7 +360,7 @@ class Dispatcher:
                     "reason": prediction.reason,
                     "measured": prediction.candidate.speed is not None,
                 }
-                for prediction in predictions
+                for prediction in predictions[:_MOST_TOLD]
             ],
         }
 

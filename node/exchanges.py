@@ -22,7 +22,7 @@ from ..protocols.inference_session import (
 
 _MAX_WAITING_EVENTS = 20_000
 #: What those events may hold, in bytes of text and tokens.
-_MAX_WAITING_BYTES = 32 << 20
+_MAX_WAITING_BYTES = 8 << 20
 #: Output waiting in the session beyond which `Incoming.chunk` waits for the peer to read.
 _MAX_QUEUED_BYTES = 1 << 20
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
-from ..protocols.values import pack
+from ..protocols.values import pack, unpack
 
 KEPT_S: Final = 600.0
 MOST_JOBS: Final = 1024
@@ -22,12 +22,20 @@ LARGEST: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Finished:
-    """What a job gave; `asked` is a digest of what was asked for."""
+    """What a job gave; `asked` is a digest of what was asked for. Both parts of it are packed, so its size is known."""
 
     asked: bytes
     at: float
-    report: dict[str, Any]
+    packed_report: bytes
     payload: bytes
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return dict(unpack(self.packed_report))
+
+    @property
+    def size(self) -> int:
+        return len(self.packed_report) + len(self.payload)
 
 
 class FinishedJobs:
@@ -49,11 +57,12 @@ class FinishedJobs:
         return finished
 
     def put(self, job_id: bytes, asked: bytes, report: dict[str, Any], payload: bytes) -> None:
-        if len(payload) > LARGEST:
+        finished = Finished(asked, self._clock(), pack(report), payload)
+        if finished.size > LARGEST:
             return
         self._drop(job_id)
-        self._jobs[job_id] = Finished(asked, self._clock(), report, payload)
-        self._bytes += len(payload)
+        self._jobs[job_id] = finished
+        self._bytes += finished.size
         while len(self._jobs) > MOST_JOBS or self._bytes > MOST_BYTES:
             self._drop(next(iter(self._jobs)))
 
@@ -63,7 +72,7 @@ class FinishedJobs:
 
     def _drop(self, job_id: bytes) -> None:
         if (finished := self._jobs.pop(job_id, None)) is not None:
-            self._bytes -= len(finished.payload)
+            self._bytes -= finished.size
 
 
 def digest(cid: bytes, task: str, params: dict[str, Any], inputs: bytes) -> bytes:

@@ -30,6 +30,8 @@ PROTOCOL_ID: Final = "/ipfs-accel-node/inference/1.0.0"
 MAX_INLINE: Final = 48 * 1024
 MAX_BODY: Final = 32 * 1024
 _MAX_NUMBER: Final = 1 << 53
+#: Token ids travel as int32 where an output is taken up again.
+_MAX_TOKEN: Final = 1 << 31
 
 
 class MessageType(IntEnum):
@@ -202,6 +204,6 @@ def parse(frame: Frame) -> Message:
     for value, wanted in zip(given, expected, strict=True):
         if type(value) is not wanted or (type(value) is int and not 0 <= value <= _MAX_NUMBER):
             raise ProtocolError(f"{kind.TYPE.name} has a field of another type or range")
-    if kind is Chunk and not all(type(token) is int for token in given[1]):
-        raise ProtocolError("CHUNK has token ids that are no numbers")
+    if kind is Chunk and not all(type(token) is int and 0 <= token < _MAX_TOKEN for token in given[1]):
+        raise ProtocolError("CHUNK has token ids that are none")
     return kind(*given)

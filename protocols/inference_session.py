@@ -120,7 +120,7 @@ class Session:
         self._answer(request_id, Chunk(offset, token_ids, text))
 
     def result(self, request_id: int, report: dict[str, Any], payload: bytes) -> None:
-        inline, announced = placed(payload)
+        inline, announced = placed(payload, report)
         if self._answer(request_id, Result(report, announced, inline)):
             if announced:
                 self._bodies[request_id] = OutgoingBody(memoryview(payload))

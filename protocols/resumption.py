@@ -19,6 +19,7 @@ from .values import Array, pack, unpack
 
 OPTION: Final = "resumed"
 MOST_TOKENS: Final = 1 << 20
+MOST_CHARACTERS: Final = 32 * MOST_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def unpack_payload(payload: bytes, options: dict[str, Any]) -> Resumption:
         return Resumption(value)
     match value:
         case {"inputs": inputs, "token_ids": Array("int32", (count,), data), "characters": int(characters)} if (
-            count <= MOST_TOKENS and characters >= 0
+            count <= MOST_TOKENS and 0 <= characters <= MOST_CHARACTERS
         ):
             return Resumption(inputs, struct.unpack(f"<{count}i", data), characters)
     raise ProtocolError("the output to go on from is malformed", ErrorCode.BAD_INPUT)

@@ -7,8 +7,14 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from .bodies import IncomingBody
+from .framing import MAX_FRAME
 from .inference import MAX_INLINE, Call, MessageType, Request
+from .values import pack
 
+#: Bytes of a payload that leave room in its frame for any report.
+_ALWAYS_INLINE: Final = 16 * 1024
+#: Bytes of a RESULT beside its report and its payload.
+_ENVELOPE: Final = 32
 #: Characters of an error's code, and of any other text that a side makes up.
 _LONGEST_CODE: Final = 64
 LONGEST_TEXT: Final = 2000
@@ -65,9 +71,12 @@ class OpenRequest:
     report: dict[str, Any] | None = None
 
 
-def placed(payload: bytes) -> tuple[bytes, int]:
-    """A small payload travels inline, a large one is announced by its length."""
-    return (payload, 0) if len(payload) <= MAX_INLINE else (b"", len(payload))
+def placed(payload: bytes, beside: dict[str, Any] | None = None) -> tuple[bytes, int]:
+    """A small payload travels inline, a large one is announced by its length; so is one whose report is large."""
+    fits = len(payload) <= MAX_INLINE
+    if fits and beside and len(payload) > _ALWAYS_INLINE:
+        fits = len(pack(beside)) <= MAX_FRAME - MAX_INLINE - _ENVELOPE
+    return (payload, 0) if fits else (b"", len(payload))
 
 
 def first_state(opening: Request | Call) -> State:

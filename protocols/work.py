@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+#: More is counted as this much, so that it fits every message.
+_MOST: Final = float(1 << 53)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +29,4 @@ class Work:
 
 def _amount(value: Any) -> float:
     sound = type(value) in (int, float) and math.isfinite(value)
-    return max(0.0, float(value)) if sound else 0.0
+    return min(max(0.0, float(value)), _MOST) if sound else 0.0

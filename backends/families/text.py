@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from tokenizers.decoders import DecodeStream
 
-from ..interface import BackendError, Output, RunContext, Sample
+from ..interface import BackendError, Output, Prefix, RunContext, Sample
 from ..loading import ModelFacts, read_json
 from .chat import ChatTemplate, read_messages
 from .samples import SIZES, text_of
@@ -32,6 +32,8 @@ Generate = Callable[[list[int], TextParams, int, Take], None]
 _MEASURED_TOKENS: Final = 16
 #: Bytes of UTF-8 that a token stands for at least, in what is refused before it is tokenized.
 _MOST_BYTES_A_TOKEN: Final = 64
+#: Characters that are given out at once at most: each piece has to fit a frame.
+_LONGEST_PIECE: Final = 8192
 
 
 class TextModel:
@@ -42,7 +44,8 @@ class TextModel:
     def __init__(
         self, facts: ModelFacts, generate: Generate, details: dict[str, Any], precision: str, memory: int
     ) -> None:
-        self._tokenizer = open_tokenizer(facts.folder, int(facts.config["vocab_size"]))
+        self._vocabulary = int(facts.config["vocab_size"])
+        self._tokenizer = open_tokenizer(facts.folder, self._vocabulary)
         self._chat = ChatTemplate(facts.folder)
         self._context = context_length(facts.config)
         self._eos, self._penalty = _generation_config(facts)
@@ -67,6 +70,7 @@ class TextModel:
         """
         began = time.perf_counter()
         asked = read_params(params)
+        self._check(context.prefix)
         prompt = self._prompt(inputs, asked)
         output = _Output(self, asked, min(asked.max_new_tokens, self._context - len(prompt)), context)
         prepared = time.perf_counter()
@@ -114,6 +118,13 @@ class TextModel:
         return token_id in self._eos
 
     # --- inside
+
+    def _check(self, prefix: Prefix) -> None:
+        """It is the caller's word, and an engine would look up whatever id it is given."""
+        if len(prefix.token_ids) > self._context:
+            raise self._too_long(f"goes on from {len(prefix.token_ids)} tokens")
+        if not all(0 <= each < self._vocabulary for each in prefix.token_ids):
+            raise BackendError("bad-input", "the output to go on from has token ids that this model does not know")
 
     def _prompt(self, inputs: Any, asked: TextParams) -> list[int]:
         """Token ids. A template writes its special tokens itself; a plain text gets those the tokenizer adds."""
@@ -173,19 +184,24 @@ class _Output:
         self.first_at = self.first_at or time.perf_counter()
         offset = len(self.stream.token_ids)
         self._add(token_id)
-        self._context.emit(offset, [token_id], self.stream.take())
+        self._give_out(offset, [token_id], self.stream.take())
         return not self.ended
 
     def finish(self) -> dict[str, Any]:
         ids = self.stream.token_ids
         if rest := self.stream.finish(self._model.decode(ids)):
-            self._context.emit(len(ids), [], rest)
+            self._give_out(len(ids), [], rest)
         stopped = self._at_end or self.stream.stopped
         return {
             "generated_text": self.stream.text,
             "token_ids": ids,
             "finish_reason": "stop" if stopped else "length",
         }
+
+    def _give_out(self, offset: int, token_ids: list[int], text: str) -> None:
+        self._context.emit(offset, token_ids, text[:_LONGEST_PIECE])
+        for begin in range(_LONGEST_PIECE, len(text), _LONGEST_PIECE):
+            self._context.emit(offset + len(token_ids), [], text[begin : begin + _LONGEST_PIECE])
 
     def _add(self, token_id: int) -> None:
         self.stream.add(token_id)

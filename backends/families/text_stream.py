@@ -53,8 +53,8 @@ class TextStream:
         return self._give(len(self.text))
 
     def skip(self, characters: int) -> None:
-        """What an earlier attempt gave out is not given out again."""
-        self._decided = min(characters, len(self.text))
+        """What an earlier attempt gave out is not given out again, not even what only its `finish` knew."""
+        self._decided = characters
 
     def _give(self, end: int) -> str:
         begin, self._decided = self._decided, max(self._decided, end)

@@ -34,6 +34,7 @@ from .batch_file import (
 from .inputs import params_of
 from .output import console, count_progress, duration, plain, print_json, safe
 from .reaching import client_of
+from .writing import given_flags
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,6 +57,10 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise AccelError("usage", "--batch needs --out", "Give the file for the results: --out out.jsonl")
     if options.input or options.explain:
         raise AccelError("usage", "--batch reads its inputs from its file alone, and explains nothing")
+    if given := given_flags(options):
+        raise AccelError(
+            "usage", f"{given[0]} does not go with --batch", "Say it as a parameter, such as --param max_new_tokens=64."
+        )
     checked_timeout(options.timeout, 0)
     checked_concurrency(options.concurrency)
     if not options.batch.is_file():

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ...protocols.errors import AccelError
+from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
-from ..client_requests import OnProgress
+from ..client_requests import TEXT_GENERATION, OnProgress
 from ..client_stream import TextStream
 from ..client_text import Generation, Prompt, TextOptions
+from ..map_window import RESERVED
 from .output import console, duration, print_json, safe
 
 #: What each flag is as a parameter of the task.
@@ -21,17 +22,26 @@ _FLAGS: Final = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "sto
 
 def check_unused(options: argparse.Namespace, task: str) -> None:
     """Raises AccelError usage when a flag was given that another task does not take."""
-    given = [name for name in ("stream", "system", "raw", *_FLAGS) if getattr(options, name) not in (None, False)]
-    if given:
-        flag = f"--{given[0].replace('_', '-')}"
-        raise AccelError("usage", f"{flag} is for models that write text; this one does {task}", "Leave it out.")
+    if given := given_flags(options):
+        raise AccelError("usage", f"{given[0]} is for models that write text; this one does {task}", "Leave it out.")
+
+
+def given_flags(options: argparse.Namespace) -> list[str]:
+    """Those for text that were given."""
+    names = [name for name in ("stream", "system", "raw", *_FLAGS) if getattr(options, name) not in (None, False)]
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def run(
     client: Client, options: argparse.Namespace, inputs: list[str], params: dict[str, Any], until: float,
     report: OnProgress,
 ) -> list[Generation]:  # fmt: skip
-    """One text after the other; a stream is printed as it comes."""
+    """One text after the other; a stream is printed as it comes. Raises AccelError bad-input, JobError."""
+    if unknown := sorted(set(params) - set(TextOptions.__annotations__)):
+        raise AccelError(
+            ErrorCode.BAD_INPUT, f"there is no parameter {unknown[0]} of {TEXT_GENERATION}",
+            f"There are {', '.join(name for name in TextOptions.__annotations__ if name not in RESERVED)}.",
+        )  # fmt: skip
     given = {name: getattr(options, name) for name in _FLAGS if getattr(options, name) is not None}
     asked: TextOptions = {**params, **given, "on": options.on, "on_progress": report}  # type: ignore[typeddict-item]
     texts = []
@@ -52,7 +62,7 @@ def show(texts: list[Generation], options: argparse.Namespace) -> None:
         return
     for text in texts:
         if not options.stream:
-            print(text.text)
+            print(safe_text(text.text))
         console().print(f"[dim]{_summary(text)}[/]")
 
 

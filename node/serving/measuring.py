@@ -58,11 +58,21 @@ class Measurable(Protocol):
 Timings = Mapping[tuple[int, int], Sequence[float]]
 
 
-def measure(model: Measurable, *, budget_s: float = BUDGET_S, clock: Callable[[], float] = time.perf_counter) -> Speed:
+def _nobody() -> bool:
+    return False
+
+
+def measure(
+    model: Measurable,
+    *,
+    budget_s: float = BUDGET_S,
+    clock: Callable[[], float] = time.perf_counter,
+    is_awaited: Callable[[], bool] = _nobody,
+) -> Speed:
     """Times whole runs of `model`, its preparing of the inputs included.
 
-    At least `LEAST_ROUNDS` rounds and `budget_s` seconds after the warm-up; of a very slow model fewer rounds.
-    Raises whatever the model raises.
+    At least `LEAST_ROUNDS` rounds and `budget_s` seconds after the warm-up; of a very slow model fewer rounds, and
+    where `is_awaited` says that somebody waits, no more than fit the budget. Raises whatever the model raises.
     """
     samples = model.samples()
     timings: dict[tuple[int, int], list[float]] = {(each.units, each.outputs): [] for each in samples}
@@ -70,7 +80,7 @@ def measure(model: Measurable, *, budget_s: float = BUDGET_S, clock: Callable[[]
         if _round(model, samples, clock, {key: [] for key in timings}) > budget_s:
             break
     spent, rounds = 0.0, 0
-    while not _enough(rounds, spent, budget_s):
+    while not _enough(rounds, spent, budget_s * (1.0 if is_awaited() else _PATIENCE), budget_s):
         spent += _round(model, samples, clock, timings)
         rounds += 1
     return fit(timings)
@@ -159,10 +169,10 @@ def _round(
     return spent
 
 
-def _enough(rounds: int, spent: float, budget_s: float) -> bool:
+def _enough(rounds: int, spent: float, longest_s: float, budget_s: float) -> bool:
     if rounds == 0:
         return False
-    return (rounds >= LEAST_ROUNDS and spent >= budget_s) or rounds >= MOST_ROUNDS or spent >= _PATIENCE * budget_s
+    return (rounds >= LEAST_ROUNDS and spent >= budget_s) or rounds >= MOST_ROUNDS or spent >= longest_s
 
 
 def _spread(taken: Sequence[float]) -> float:

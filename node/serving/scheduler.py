@@ -88,7 +88,8 @@ class Scheduler:
         if refusal is not None:
             self.counts.refused += 1
             return refusal
-        ticket = Ticket(max(0.0, predicted_s), len(self._tickets), self.wait_s())
+        # No job computes for longer than its own deadline, whatever work its caller says it is.
+        ticket = Ticket(min(max(0.0, predicted_s), remaining_s), len(self._tickets), self.wait_s())
         # Their order of admission is the order of the dictionary, also for a ticket that comes back.
         self._tickets[id(ticket)] = ticket
         self.counts.admitted += 1

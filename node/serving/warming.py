@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _LOCK_DEADLINE_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.05
+#: How long measuring a model waits for the jobs that want it.
+_JOBS_FIRST_S: Final = 30.0
 #: How soon the background looks again for what it put off, in seconds.
 _AGAIN_AFTER_S: Final = 5.0
 
@@ -116,6 +118,10 @@ class Warmer:
                 await self._memory.load(slot, resident)
 
     async def _measure(self, slot: Slot, resident: Resident) -> None:
+        # Who waited while the model was loaded need not wait until it is measured too.
+        with trio.move_on_after(_JOBS_FIRST_S):
+            while resident.jobs:
+                await trio.sleep(_LOOK_EVERY_S)
         async with self._alone():
             with slot.queue.ticket(BUDGET_S) as ticket:
                 await slot.queue.turn(ticket)

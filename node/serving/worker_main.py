@@ -106,10 +106,10 @@ class Link:
 class Worker:
     """What arrives is queued by the reading thread and answered by the computing one."""
 
-    def __init__(self, link: Link, models: WorkerModels) -> None:
+    def __init__(self, link: Link, models: WorkerModels, queue: WorkQueue) -> None:
         self._link = link
         self._models = models
-        self._queue = WorkQueue()
+        self._queue = queue
         self._incomplete: dict[int, Request] = {}
 
     def take(self, event: Event) -> None:
@@ -246,7 +246,9 @@ def main() -> None:
     connection = socket.socket(fileno=options.fd)
     connection.set_inheritable(False)
     link = Link(connection)
-    worker = Worker(link, WorkerModels(options.backend, options.threads, options.cache))
+    queue = WorkQueue()
+    models = WorkerModels(options.backend, options.threads, options.cache, lambda: queue.is_awaited)
+    worker = Worker(link, models, queue)
     for loop in (worker.compute_all, link.write_all):
         threading.Thread(target=_or_end, args=(loop,), daemon=True).start()
     _or_end(partial(link.read_all, worker.take))

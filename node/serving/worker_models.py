@@ -27,12 +27,17 @@ from .measuring import BUDGET_S, measure
 
 
 class WorkerModels:
-    """Models by key. A key means one model for the life of the process."""
+    """Models by key. A key means one model for the life of the process.
 
-    def __init__(self, backend: str, threads: int, cache: Path) -> None:
+    Args:
+        is_awaited: whether something else waits to be done here.
+    """
+
+    def __init__(self, backend: str, threads: int, cache: Path, is_awaited: Callable[[], bool]) -> None:
         self._backend_name = backend
         self._threads = threads
         self._cache = cache
+        self._is_awaited = is_awaited
         self._backend: Backend | None = None
         self._models: dict[str, LoadedModel] = {}
         self._operations: dict[str, Callable[[dict[str, Any], OnProgress], Any]] = {
@@ -99,7 +104,8 @@ class WorkerModels:
         return model is not None
 
     def _measure(self, arguments: dict[str, Any], _progress: OnProgress) -> dict[str, Any]:
-        return asdict(measure(self._model(arguments["key"]), budget_s=float(arguments.get("seconds", BUDGET_S))))
+        budget_s = float(arguments.get("seconds", BUDGET_S))
+        return asdict(measure(self._model(arguments["key"]), budget_s=budget_s, is_awaited=self._is_awaited))
 
     def _model(self, key: str) -> LoadedModel:
         model = self._models.get(key)

@@ -38,6 +38,11 @@ class WorkQueue:
     def length(self) -> int:
         return len(self._waiting) + (self._current is not None)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether something waits for what runs now to end."""
+        return bool(self._waiting)
+
     def put(self, work: Work) -> bool:
         """False when the queue is full."""
         with self._changed:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from ipfs_accel_node.backends.interface import BackendError
@@ -47,6 +50,7 @@ def test_it_renders_as_transformers_does(process, name):
         ("{% if %}", "bad-input"),
         ("{{ 'a' * (10 ** 9) }}", "unsafe-model"),
         ("{{ 'a' * (10 ** 7) }}", "too-large"),
+        ("{{ '日' * (10 ** 7) }}", "too-large"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "unsafe-model"),
     ],
 )
@@ -70,3 +74,19 @@ def test_closing_leaves_no_process(process):
     process.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_million_characters_go_in_and_come_out(process):
+    text = "日本" * 1_000_000
+    assert process.render("{{ messages[0].content }}", {"messages": [{"content": text}]}) == text
+
+
+def test_it_ends_by_itself_when_nobody_is_left_to_kill_it():
+    from ipfs_accel_node.backends import render_templates
+
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    code = f"import {render_templates.__name__} as it; it._GIVE_UP_S = 1; it.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps({"template": endless, "variables": {}}).encode(), timeout=60
+    )
+    assert done.returncode == -signal.SIGALRM

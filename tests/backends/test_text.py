@@ -107,6 +107,28 @@ def test_an_output_taken_up_again_is_the_undisturbed_one(load, tiny_text, engine
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("ids", "code"),
+    [((70, -1), "bad-input"), ((70, 259), "bad-input"), ((2**31 - 1,), "bad-input"), ((70,) * 513, "too-large")],
+)
+def test_an_output_to_go_on_from_that_cannot_be_this_models_is_refused(load, tiny_text, engine, ids, code):
+    model = load(engine, tiny_text())
+    with pytest.raises(BackendError) as failed:
+        model.run("a", {"max_new_tokens": 4}, RunContext(prefix=Prefix(ids)))
+    assert failed.value.code == code
+
+
+def test_a_long_text_is_given_out_in_pieces_that_fit_a_frame(load, tiny_text, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.backends.families.text._LONGEST_PIECE", 4)
+    model, asked = load("cpu", tiny_text()), {"max_new_tokens": 12, "ignore_eos": True}
+    whole, (context, chunks) = model.run("pieces", asked).value, collect()
+    model.run("pieces", asked, replace(context, prefix=Prefix(tuple(whole["token_ids"][:10]))))
+    assert "".join(text for *_, text in chunks) == whole["generated_text"]
+    assert max(len(text) for *_, text in chunks) == 4
+    assert [(offset, len(ids)) for offset, ids, _ in chunks] == [(10, 1), (11, 0), (11, 0), (11, 1)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_stop_text_ends_the_output_and_is_left_out(load, tiny_text, engine):
     model = load(engine, tiny_text())
     text = model.run("stop", {"max_new_tokens": 40, "ignore_eos": True}).value["generated_text"]

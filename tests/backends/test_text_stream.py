@@ -86,3 +86,13 @@ def test_what_the_detokenizer_kept_to_itself_comes_at_the_end():
     for token in range(3):
         stream.add(token)
     assert (stream.take(), stream.finish("a\ufffd")) == ("a", "\ufffd")
+
+
+def test_an_attempt_after_the_end_gives_out_nothing_again():
+    first = stream_of(["a", ""])
+    again = stream_of(["a", ""])
+    for token in range(2):
+        first.add(token)
+        again.add(token)
+    again.skip(len(first.finish("a\ufffd")))
+    assert (again.take(), again.finish("a\ufffd")) == ("", "")

@@ -143,6 +143,7 @@ def test_flags_for_texts_are_refused_elsewhere(node):
         "--stream is for models that write text" in run(node, "sentence", "--input", "x", "--stream", status=2).stderr
     )
     assert "bad-input" in run(node, "tiny", "--input", "x", "--temperature", "-1", status=2).stderr
+    assert "no parameter foo" in run(node, "tiny", "--input", "x", "--param", "foo=1", status=2).stderr
 
 
 def test_the_real_model_goes_on_where_its_node_was_killed(tmp_path):

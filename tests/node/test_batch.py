@@ -251,6 +251,8 @@ WRONG = [
     (["m", "--batch", "in", "--out", "out", "--file", "in"], "usage"),
     (["m", "--batch", "in", "--out", "out", "--explain"], "usage"),
     (["m", "--batch", "in", "--out", "out", "--param", "x"], "usage"),
+    (["m", "--batch", "in", "--out", "out", "--max-new-tokens", "9"], "usage"),
+    (["m", "--batch", "in", "--out", "out", "--stream"], "usage"),
     (["m", "--batch", "in", "--out", "out", "--concurrency", "0"], "bad-input"),
     (["m", "--batch", "in", "--out", "out", "--timeout", "0"], "bad-input"),
     (["m", "--batch", "in", "--out", "out", "--param", "timeout=1"], "bad-input"),

@@ -121,6 +121,9 @@ def test_one_node_can_be_asked_for(world):
     with pytest.raises(AccelError) as unknown:
         world.book.check_forced("nobody")
     assert unknown.value.code == "unknown-peer"
+    for no_text in (5, ["peer-1"] * 9):
+        with pytest.raises(AccelError, match="bad-input"):
+            world.book.check_forced(no_text)
 
 
 def test_own_dispatches_count_until_an_advert_can_have_counted_them(world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.lowlevel
 from ipfs_accel_node.node.channel import Channel
 from ipfs_accel_node.protocols.errors import AccelError, ErrorCode
 from ipfs_accel_node.protocols.inference import Request
@@ -150,6 +151,25 @@ async def test_a_slow_reader_holds_the_writer_back(pair):
                 offsets.append(event.offset)
     assert offsets == list(range(1000))
     assert most <= (1 << 20) + 6000
+
+
+async def test_text_that_nobody_reads_is_bounded_in_size(pair, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.node.exchanges._MAX_WAITING_BYTES", 100_000)
+    asking, _, _ = pair
+    async with asking.request(make_request("chunks"), b"") as exchange:
+        while not exchange._ended:
+            await trio.lowlevel.checkpoint()
+        events = [event async for event in exchange]
+    assert isinstance(events[-1], FailedReceived)
+    assert events[-1].code == ErrorCode.TOO_LARGE
+    assert sum(len(event.text) for event in events if isinstance(event, ChunkReceived)) <= 105_000
+    assert asking.open_requests == 0
+
+
+async def test_text_that_is_read_is_not(pair, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.node.exchanges._MAX_WAITING_BYTES", 3_000_000)
+    asking, _, _ = pair
+    assert isinstance((await answers(asking, make_request("chunks")))[-1], ResultReceived)
 
 
 async def test_calls(pair, autojump_clock):

@@ -10,6 +10,7 @@ from ipfs_accel_node.node.delivered import Delivered
 from ipfs_accel_node.node.finished_jobs import KEPT_S, LARGEST, MOST_BYTES, MOST_JOBS, FinishedJobs, digest
 from ipfs_accel_node.protocols.errors import AccelError
 from ipfs_accel_node.protocols.inference_session import ChunkReceived
+from ipfs_accel_node.protocols.resumption import MOST_CHARACTERS, MOST_TOKENS
 
 CUTS = st.lists(st.integers(1, 4), max_size=12)
 
@@ -76,6 +77,15 @@ def test_the_result_fills_in_what_did_not_come_in_pieces(sizes, data):
     assert pieces.read() == ""
 
 
+def test_an_output_without_an_end_is_an_error():
+    have, ids = Delivered(range(MOST_TOKENS - 1)), MOST_TOKENS - 1
+    assert have.take(ids, [7], "x")
+    with pytest.raises(AccelError, match="protocol-error"):
+        have.take(ids + 1, [7], "x")
+    with pytest.raises(AccelError, match="protocol-error"):
+        Delivered([1], MOST_CHARACTERS).take(1, [], "x")
+
+
 class Clock:
     now = 0.0
 
@@ -101,12 +111,13 @@ def test_a_result_stays_for_a_while_and_belongs_to_one_job():
 def test_what_is_kept_is_bounded(puts):
     finished, last = FinishedJobs(Clock()), {}
     for number, size in puts:
-        finished.put(bytes([number]), b"asked", {}, bytes(size))
-        if size <= LARGEST:
+        finished.put(bytes([number]), b"asked", {"n": "x" * 98}, bytes(size))
+        if size + 103 <= LARGEST:
             last[number] = size
     kept = {number: found for number in range(51) if (found := finished.get(bytes([number]), b"asked"))}
     assert len(kept) <= MOST_JOBS
-    assert sum(len(each.payload) for each in kept.values()) <= MOST_BYTES
+    assert sum(len(each.payload) + 103 for each in kept.values()) <= MOST_BYTES
+    assert all(each.report == {"n": "x" * 98} for each in kept.values())
     assert all(len(each.payload) == last[number] for number, each in kept.items())
 
 

@@ -44,6 +44,7 @@ def test_anything_else_is_a_typed_error(data):
         {"inputs": 1, "token_ids": Array("int64", (1,), bytes(8)), "characters": 0},
         {"inputs": 1, "token_ids": Array("int32", (1, 1), bytes(4)), "characters": 0},
         {"inputs": 1, "token_ids": Array("int32", (1,), bytes(4)), "characters": -1},
+        {"inputs": 1, "token_ids": Array("int32", (1,), bytes(4)), "characters": 1 << 50},
         {"inputs": 1, "token_ids": Array("int32", ((1 << 20) + 1,), bytes(4 * ((1 << 20) + 1))), "characters": 0},
         {"token_ids": Array("int32", (0,), b""), "characters": 0},
     ],
@@ -66,3 +67,7 @@ def test_work_is_never_negative_or_endless(counted):
     assert 0 <= work.units < float("inf")
     assert 0 <= work.outputs < float("inf")
     assert Work.of(work.as_dict()).units == pytest.approx(work.units, abs=0.5)
+
+
+def test_work_that_no_message_could_carry_is_counted_as_the_most():
+    assert pack(Work.of({"bytes": 1e300, "outputs": 2**63}).as_dict()) == pack({"bytes": 2**53, "outputs": 2**53})

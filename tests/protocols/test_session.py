@@ -118,6 +118,18 @@ def test_a_request_and_its_answer():
     assert asker.open_requests == answerer.open_requests == 0
 
 
+@pytest.mark.parametrize("size", [0, 10, 16_384, 16_385, 49_152, 49_153])
+@pytest.mark.parametrize("report", [0, 16_300, 16_350, 16_384, 40_000, 49_000])
+def test_a_result_arrives_however_large_it_and_its_report_are(size, report):
+    asker, answerer = pair()
+    request_id = asker.request(REQUEST, b"inputs")
+    talk(asker, answerer)
+    answerer.accept(request_id, 0, 5)
+    answerer.result(request_id, {"route": "x" * report}, bytes(size))
+    events, _ = talk(asker, answerer)
+    assert events[-1] == ResultReceived(request_id, {"route": "x" * report}, bytes(size))
+
+
 def test_both_sides_ask_under_their_own_ids():
     left, right = pair()
     assert [left.call("a", b""), left.call("b", b""), right.call("c", b"")] == [1, 3, 2]
@@ -354,3 +366,9 @@ def test_a_call_has_small_arguments():
     asker.call("m", bytes(100_000))
     (refused,), (received,) = talk(asker, answerer)
     assert (refused.request_id, refused.code, received.request_id) == (1, "too-large", 3)
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 31, True, "1"])
+def test_a_token_id_that_is_none_ends_the_conversation(token):
+    with pytest.raises(ProtocolError, match="token ids"):
+        inference.parse(framing.Frame(int(MessageType.CHUNK), 1, (0, [5, token], "")))

@@ -91,6 +91,16 @@ def test_a_very_slow_model_is_measured_by_few_rounds_and_says_so():
     assert speed.fixed_s == pytest.approx(30.0)
 
 
+def test_where_somebody_waits_no_more_rounds_are_run_than_fit_the_budget():
+    alone, awaited = Timed(0.4, 0.0, seed=3), Timed(0.4, 0.0, seed=3)
+    assert measure(alone, clock=lambda: alone.now).count >= 2 * LEAST_ROUNDS
+    assert measure(awaited, clock=lambda: awaited.now, is_awaited=lambda: True).count < 2 * LEAST_ROUNDS
+    slow = Timed(3.0, 0.0, seed=3)
+    assert measure(slow, budget_s=1.0, clock=lambda: slow.now, is_awaited=lambda: True).count == 2
+    fast = Timed(1e-3, 0.0, seed=3)
+    assert measure(fast, budget_s=1.0, clock=lambda: fast.now, is_awaited=lambda: True).count >= 2 * LEAST_ROUNDS
+
+
 taken = st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=9)
 
 

@@ -42,6 +42,12 @@ def test_the_wait_is_what_those_before_are_predicted_to_take():
     assert scheduler.wait_s() == 3.0
 
 
+def test_a_job_of_absurd_work_is_waited_for_no_longer_than_its_own_deadline():
+    scheduler, _ = make_scheduler()
+    admit(scheduler, 1e12, remaining_s=30.0)
+    assert scheduler.wait_s() == 30.0
+
+
 def test_a_job_that_overruns_is_not_predicted_to_end_at_once():
     scheduler, clock = make_scheduler()
     slow = admit(scheduler, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -67,6 +68,21 @@ async def test_it_waits_while_another_node_of_the_machine_measures(node, tmp_pat
     assert node.serving.offers()[0].speed is None
     assert (await node.run(cid))[1]["echo"] == "hello", "jobs do not wait for a measurement"
     other.release()
+    await until(lambda: node.serving.offers()[0].speed, "a measurement")
+
+
+async def test_a_job_that_waited_for_the_loading_does_not_wait_for_the_measuring(node, echo_model, held, until):
+    load, compute = held("load"), held("compute")
+    cid = node.add(echo_model(load_hold=str(load.folder)))
+    node.serving.want(cid, "echo")
+    await until(load.is_reached, "a model that is loading")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(node.run, cid, params=compute.params))
+        await until(lambda: node.slot.queue.scheduler.length == 2, "a job that waits")
+        load.release()
+        await until(compute.is_reached, "the job's turn")
+        assert node.serving.offers()[0].speed is None
+        compute.release()
     await until(lambda: node.serving.offers()[0].speed, "a measurement")
 
 
