@@ -146,5 +146,6 @@ def usual_concurrency(info: Mapping[str, Any]) -> int:
 def own_task(info: Mapping[str, Any], model: str) -> str:
     """The task that `model info` says. Raises AccelError unsupported-task."""
     if not info["task"]:
-        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", "See `model info`.")
+        why = info.get("why_not") or "See `model info` on the node that has it."
+        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", why)
     return str(info["task"])

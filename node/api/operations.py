@@ -114,6 +114,8 @@ class Operations:
             "size": stored.size,
             "files": sum(1 for entry in stored.path.rglob("*") if entry.is_file()),
             "seconds": trio.current_time() - began,
+            "why_not": self._catalogue.why_not(stored),
+            "namesakes": self._catalogue.namesakes(stored),
         }
 
     async def get(self, call: IncomingCall) -> dict[str, Any]:
@@ -128,7 +130,8 @@ class Operations:
         model = self._catalogue.known().get(cid)
         if model is None:
             raise AccelError(ErrorCode.UNKNOWN_MODEL, f"nobody here has {format_cid(cid)}")
-        return {**self._model(model), **_files(model)}
+        why_not = self._catalogue.why_not(model.here) if model.here else ""
+        return {**self._model(model), **_files(model), "why_not": why_not}
 
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         return await self._catalogue.remove(_text(call, "model"))

@@ -46,6 +46,37 @@ def test_the_same_with_a_node(node, tmp_path):
     assert run("model", "rm", "other", data_dir=node.data_dir).returncode == 0
 
 
+@pytest.mark.parametrize("with_node", [True, False])
+def test_a_folder_that_cannot_be_run_is_added_with_the_reason(node, tmp_path, with_node):
+    folder, data_dir = tmp_path / "notes", node.data_dir if with_node else tmp_path / "data"
+    folder.mkdir()
+    (folder / "notes.txt").write_text(f"no model {with_node}")
+    added = run("model", "add", folder, "--name", "notes", data_dir=data_dir)
+    assert added.returncode == 0
+    assert "it has no config.json [not-a-model]" in added.stderr
+    assert "it has no config.json [not-a-model]" in run("model", "info", "notes", data_dir=data_dir).stdout
+    if with_node:
+        asked = run("run", "notes", "--input", "a", data_dir=data_dir)
+        assert "it has no config.json [not-a-model]" in asked.stderr
+    assert run("model", "rm", "notes", data_dir=data_dir).returncode == 0
+
+
+@pytest.mark.parametrize("with_node", [True, False])
+def test_a_name_that_is_taken_is_told(node, model, tmp_path, with_node):
+    another, data_dir = tmp_path / "another", node.data_dir if with_node else tmp_path / "data"
+    another.mkdir()
+    (another / "config.json").write_text(f'{{"model_type": "echo", "note": "a namesake {with_node}"}}')
+    first = run_json("model", "add", model, "--name", "mine", data_dir=data_dir)["cid"]
+    second = run("model", "add", another, "--name", "mine", data_dir=data_dir)
+    assert f"'mine' is the name of {first} too" in second.stderr
+    assert run("model", "rm", second.stdout.split()[0], data_dir=data_dir).returncode == 0
+
+
+def test_what_a_model_is_for_is_told_without_a_node(tmp_path, model):
+    run_json("model", "add", model, "--name", "mine", data_dir=tmp_path)
+    assert run_json("model", "info", "mine", data_dir=tmp_path)["task"] == "echo"
+
+
 def test_a_job_from_the_command_line(node):
     out = run_json("run", "mine", "--input", "a", "--input", "b", "--explain", data_dir=node.data_dir)
     assert out["value"]["echo"] == ["a", "b"]
