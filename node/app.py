@@ -47,6 +47,9 @@ class Teller(Protocol):
     def alone(self, reasons: dict[str, AccelError]) -> None:
         """Nobody was reached, a while after a start with somebody to join; why, by address."""
 
+    def stopping(self, jobs: int) -> None:
+        """The first signal came; so many jobs are still waited for."""
+
 
 _JOIN_PATIENCE_S = 10.0
 _DRAIN_DEADLINE_S = 20.0
@@ -99,7 +102,7 @@ async def _run_node(config: Config, teller: Teller) -> None:
         teller.ready({**_ready_facts(config, node, key), "clients": tls.describe() if config.listen_clients else None})
         if bootstrap:
             nursery.start_soon(_tell_when_alone, node, teller)
-        await _until_stopped(node)
+        await _until_stopped(node, teller)
         nursery.cancel_scope.cancel()
 
 
@@ -179,11 +182,12 @@ async def _tell_when_alone(node: Node, teller: Teller) -> None:
         teller.alone(node.mesh.failures())
 
 
-async def _until_stopped(node: Node) -> None:
+async def _until_stopped(node: Node, teller: Teller) -> None:
     """Returns at a second signal, or when the first one's draining is over or its time is up."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(signals)
         log.info("draining: %d jobs run", node.running_jobs)
+        teller.stopping(node.running_jobs)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain, node, nursery.cancel_scope)
             await anext(signals)

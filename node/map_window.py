@@ -94,6 +94,8 @@ class Delivery:
     def __init__(self, inputs: Any, *, ordered: bool, on_error: OnError, on_progress: OnProgress | None) -> None:
         if on_error not in ("raise", "return"):
             raise AccelError(ErrorCode.BAD_INPUT, f'on_error is "raise" or "return", not {on_error!r}')
+        if isinstance(inputs, str | bytes):  # whose letters would be a job each
+            raise AccelError(ErrorCode.BAD_INPUT, "what is mapped is many inputs, not one text", "Give a list: [text]")
         self._total = len(inputs) if isinstance(inputs, Sized) else 0
         self._ordered = ordered
         self._on_error = on_error

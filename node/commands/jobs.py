@@ -16,7 +16,7 @@ from ..client_text import Generation
 from ..map_window import own_task
 from . import writing
 from .inputs import for_task, params_of
-from .output import console, duration, plain, print_json, progress, safe, table
+from .output import console, count, duration, plain, print_json, progress, safe, table
 from .reaching import client_of
 from .whole_file import WholeFile
 
@@ -124,22 +124,28 @@ def _show_value(inputs: list[str | bytes], value: Any) -> None:
     if not hasattr(value, "shape") or len(value.shape) != 2:
         out.print(plain(value))
         return
-    out.print(f"{value.shape[0]} vectors of {value.shape[1]}, float32")
+    out.print(f"{count(value.shape[0], 'vector')} of {value.shape[1]}, float32")
     rows = table("text", "begins")
     for text, vector in list(zip(inputs, value, strict=True))[:_MOST_SHOWN]:
-        rows.add_row(safe(text[:60]), " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
+        rows.add_row(_shown(text, 60), " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
     out.print(rows)
     if 2 <= len(inputs) <= _MOST_SHOWN:
         _show_similarities(inputs, value)
+
+
+def _shown(text: str | bytes, most: int) -> str:
+    """Its beginning, on one line."""
+    begins = text[:most]
+    return safe(" ".join(begins.split()) if isinstance(begins, str) else begins)
 
 
 def _show_similarities(inputs: list[str | bytes], vectors: Any) -> None:
     import numpy as np
 
     norms = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    rows = table("similarity", *(f">{safe(text[:16])}" for text in inputs))
+    rows = table("similarity", *(f">{_shown(text, 16)}" for text in inputs))
     for text, row in zip(inputs, norms @ norms.T, strict=True):
-        rows.add_row(safe(text[:40]), *(f"{number:.3f}" for number in row))
+        rows.add_row(_shown(text, 40), *(f"{number:.3f}" for number in row))
     console().print(rows)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
+from ..content.names import checked
 from ..judging import judge
 from . import panels
 from .output import console, count, duration, print_json, printable, progress, safe, size, table
@@ -23,6 +24,8 @@ def add(options: argparse.Namespace) -> None:
     folder = absolute(options.folder)
     if not folder.is_dir():
         raise AccelError(ErrorCode.BAD_INPUT, f"{options.folder} is no folder", "Give the one with the config.json.")
+    if options.name is not None:
+        checked(options.name)
     with progress(folder.name, quiet=options.json) as report, _node_or_store(options) as (client, store):
         if client is not None:
             added = client.add_model(folder, options.name, on_progress=report)
@@ -45,9 +48,9 @@ def add(options: argparse.Namespace) -> None:
 
 def _warn_of(added: dict[str, Any]) -> None:
     """It is kept all the same: others may run it, or a later version."""
-    if added["why_not"]:
+    if added.get("why_not"):
         _warn(f"it cannot be run: {added['why_not']}")
-    if added["namesakes"]:
+    if added.get("namesakes"):
         _warn(f"{added['name']!r} is the name of {', '.join(added['namesakes'])} too: `model add` again with another "
               "--name, or call them by their CIDs")  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...protocols.errors import AccelError
 from .. import config
-from .output import console, print_json, safe
+from .output import console, count, print_json, safe
 
 FLAGS = (
     "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
@@ -38,6 +38,9 @@ class _ForPrograms:
         pass
 
     def alone(self, reasons: dict[str, AccelError]) -> None:
+        pass
+
+    def stopping(self, jobs: int) -> None:
         pass
 
 
@@ -71,6 +74,10 @@ class _ForPeople:
         _say("[yellow]not linked with anybody yet[/]; it goes on trying.")
         for error in list(reasons.values())[:_MOST_TOLD]:
             _say(f"  {safe(error)}")
+
+    def stopping(self, jobs: int) -> None:
+        left = f", {count(jobs, 'job')} left to finish; Ctrl-C again stops at once" if jobs else ""
+        _say(f"\n[yellow]stopping[/]{left}")
 
 
 def _say(text: str) -> None:

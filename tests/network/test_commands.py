@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 
 import pytest
-from cluster import PROGRAM, NodeProcess, run_json
+from cluster import PROGRAM, NodeProcess, environment, run_json
 from cluster import run_program as run
+from ipfs_accel_node import Client
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +170,19 @@ def test_usage_errors(tmp_path):
         done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=20)
         assert done.returncode == 2
         assert "--help" in done.stderr
+
+
+def test_a_node_that_is_stopped_says_what_it_waits_for(tmp_path, model):
+    data_dir = tmp_path / "data"
+    run_json("model", "add", model, "--name", "mine", data_dir=data_dir)
+    fixed = ["--backends", "echo", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", "--data-dir", str(data_dir)]
+    with subprocess.Popen([PROGRAM, "start", *fixed], stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        said = iter(process.stdout.readline, "")
+        assert any("Ctrl-C stops the node" in line for line in said)
+        with Client(data_dir) as client:
+            job = client.submit("mine", "echo", ["a"], work_ms=2000, timeout=60)
+            while not client.status()["open"]:
+                assert not job.done
+            process.send_signal(signal.SIGINT)
+            assert any("stopping, 1 job left to finish" in line for line in said)
+        assert process.wait(timeout=30) == 0

@@ -126,6 +126,13 @@ def test_vectors_for_programs(run):
     assert len(told["job_id"]) == 32
 
 
+def test_one_vector_of_a_text_over_lines(run, tmp_path):
+    (tmp_path / "text").write_text("first\nsecond\n")
+    out = run("run", "m", "--file", tmp_path / "text")[1]
+    assert "1 vector of 3" in out
+    assert "first second" in out
+
+
 def test_inputs_keep_their_order(run, door, tmp_path, monkeypatch):
     (tmp_path / "lines").write_bytes("zwei\r\ndrei häuser\n".encode())
     monkeypatch.setattr(sys, "stdin", io.StringIO("vier\nfünf"))
