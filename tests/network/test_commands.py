@@ -177,12 +177,15 @@ def test_a_node_that_is_stopped_says_what_it_waits_for(tmp_path, model):
     run_json("model", "add", model, "--name", "mine", data_dir=data_dir)
     fixed = ["--backends", "echo", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", "--data-dir", str(data_dir)]
     with subprocess.Popen([PROGRAM, "start", *fixed], stdout=subprocess.PIPE, text=True, env=environment()) as process:
-        said = iter(process.stdout.readline, "")
-        assert any("Ctrl-C stops the node" in line for line in said)
-        with Client(data_dir) as client:
-            job = client.submit("mine", "echo", ["a"], work_ms=2000, timeout=60)
-            while not client.status()["open"]:
-                assert not job.done
-            process.send_signal(signal.SIGINT)
-            assert any("stopping, 1 job left to finish" in line for line in said)
-        assert process.wait(timeout=30) == 0
+        try:
+            said = iter(process.stdout.readline, "")
+            assert any("Ctrl-C stops the node" in line for line in said)
+            with Client(data_dir) as client:
+                job = client.submit("mine", "echo", ["a"], work_ms=2000, timeout=60)
+                while not client.status()["jobs"]["running"]:
+                    assert not job.done()
+                process.send_signal(signal.SIGINT)
+                assert any("stopping, 1 job left to finish" in line for line in said)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
