@@ -17,7 +17,7 @@ from ..map_window import own_task
 from . import writing
 from .inputs import for_task, params_of
 from .output import console, count, duration, plain, print_json, progress, safe, table
-from .reaching import client_of
+from .reaching import client_of, elsewhere
 from .whole_file import WholeFile
 
 _MOST_SHOWN = 6
@@ -46,16 +46,16 @@ def run(options: argparse.Namespace) -> int | None:
         print_json({"job_id": job.job_id, "value": plain(value), "report": job.report})
         return None
     _show_value(inputs, value)
-    _show_report(job.report)
+    _show_report(job.report, _asked(options))
     if options.explain:
-        _show_route(job.report)
+        _show_route(job.report, _asked(options))
     return None
 
 
 def _show_texts(texts: list[Generation], options: argparse.Namespace) -> None:
     writing.show(texts, options)
     if options.explain and not options.json:
-        _show_route(texts[-1].report)
+        _show_route(texts[-1].report, _asked(options))
 
 
 def _no_batch(options: argparse.Namespace) -> None:
@@ -149,8 +149,13 @@ def _show_similarities(inputs: list[str | bytes], vectors: Any) -> None:
     console().print(rows)
 
 
-def _show_report(report: dict[str, Any]) -> None:
-    where = "here" if report["local"] else "at a peer"
+def _asked(options: argparse.Namespace) -> str:
+    """What to call the place of the node that was asked, which over TLS is not here."""
+    return "here" if elsewhere(options) is None else "the node asked"
+
+
+def _show_report(report: dict[str, Any], asked: str) -> None:
+    where = asked if report["local"] else "at a peer"
     console().print(
         f"by [bold]{safe(report['node_name'])}[/] ({where}) on {safe(report['backend'])}, {safe(report['precision'])}, "
         f"{safe(report['implementation'].get('library', ''))}: computed in {duration(report['compute_s'])}, "
@@ -162,14 +167,14 @@ def _show_report(report: dict[str, Any]) -> None:
         console().print(f"[yellow]before that, {what}[/]")
 
 
-def _show_route(report: dict[str, Any]) -> None:
+def _show_route(report: dict[str, Any], asked: str) -> None:
     rows = table("candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">cold")
     for place, candidate in enumerate(report["route"]["candidates"]):
         parts = candidate["parts"]
         rows.add_row(
             ("[green]→[/] " if place == 0 else "  ")
             + safe(candidate["node_name"])
-            + (" (here)" if candidate["local"] else ""),
+            + (f" ({asked})" if candidate["local"] else ""),
             safe(candidate["backend"]),
             duration(candidate["predicted_s"]) if candidate["measured"] else "[dim]unknown[/]",
             *(duration(parts[part]) for part in ("round_trip", "wait", "compute")),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 from ...protocols.errors import AccelError
 
 PROGRAM: Final = "ipfs-accel-node"
+
+
+def called_as() -> str:
+    """The program as it was called, so that a line that is printed for another machine works in its clone, too."""
+    called = sys.argv[0]
+    return called if "/" in called and not Path(called).is_absolute() else PROGRAM
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ...protocols.errors import AccelError
 from .. import config
 from .output import console, count, print_json, safe
+from .parsing import called_as
 
 FLAGS = (
     "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
@@ -56,7 +56,7 @@ class _ForPeople:
         for address in facts["addresses"]:
             out.print(f"[dim]listening on[/] {address.split('/p2p/')[0]}")
         out.print("\nOn another machine, join this cluster with")
-        out.print(f"  {_program()} start --join {facts['token']}", soft_wrap=True)
+        out.print(f"  {called_as()} start --join {facts['token']}", soft_wrap=True)
         if clients := facts["clients"]:
             out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
             out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
@@ -85,9 +85,3 @@ def _say(text: str) -> None:
     with suppress(OSError):
         console().print(text, soft_wrap=True)
         sys.stdout.flush()
-
-
-def _program() -> str:
-    """The program as it was called, so that the line that is printed works in another clone, too."""
-    called = sys.argv[0]
-    return called if "/" in called and not Path(called).is_absolute() else "ipfs-accel-node"

@@ -168,7 +168,7 @@ def test_json_is_what_the_node_said(run, command, method):
     assert json.loads(out) == ANSWERS[method]
 
 
-def test_what_a_person_reads(run):
+def test_what_a_person_reads(run, monkeypatch):
     status = run("status")[1]
     assert "up 2 h 1 min · 1 peer · 2 models" in status
     assert "jobs: 1 running · 2 done · 3 failed" in status
@@ -177,7 +177,10 @@ def test_what_a_person_reads(run):
     assert re.search(r"…abcdefgh +ready +1\.5 ms +82\.0 MB/s +cpu +3", run("peers")[1])
     assert re.search(r"91\.6 MB .* 3\.0 ms +warm", run("model", "ls")[1])
     assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peer" in run("model", "get", "m")[1]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ipfs-accel-node"])
     assert run("token")[1] == "ipfs-accel-node start --join ian1abc\n"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/ipfs-accel-node"])
+    assert run("token")[1] == ".venv/bin/ipfs-accel-node start --join ian1abc\n"
     assert json.loads(run("token", "--json")[1]) == {"token": "ian1abc", "cluster_id": "c"}
 
 
