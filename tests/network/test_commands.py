@@ -172,6 +172,11 @@ def test_usage_errors(tmp_path):
         assert "--help" in done.stderr
 
 
+@pytest.mark.parametrize(("typed", "meant"), [(["stauts"], "status"), (["model", "lst"], "ls"), (["pin", "ad"], "add")])
+def test_a_slip_in_a_command_is_told_what_was_meant(tmp_path, typed, meant):
+    assert f"Did you mean {meant!r}? Try:" in run(*typed, data_dir=tmp_path).stderr
+
+
 def test_a_node_that_is_stopped_says_what_it_waits_for(tmp_path, model):
     data_dir = tmp_path / "data"
     run_json("model", "add", model, "--name", "mine", data_dir=data_dir)

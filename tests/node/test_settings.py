@@ -55,6 +55,7 @@ def test_a_person_reads_the_same(run, folder):
         assert re.search(r"threads +1 +threads in .*config\.toml, line 2", out)
         assert re.search(r"name +environment +IPFS_ACCEL_NAME", out)
         assert re.search(r"listen_clients +not set +default", out)
+        assert re.search(r"backends +auto +default", out)
         assert "ian1secret" not in out
 
 
