@@ -48,6 +48,9 @@ class Teller(Protocol):
     def alone(self, reasons: dict[str, AccelError]) -> None:
         """Nobody was reached, a while after a start with somebody to join; why, by address."""
 
+    def stopping(self, jobs: int) -> None:
+        """The first signal came; so many jobs are still waited for."""
+
 
 _JOIN_PATIENCE_S = 10.0
 _DRAIN_DEADLINE_S = 20.0
@@ -97,7 +100,7 @@ async def _run_node(config: Config, teller: Teller) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nodes: list[Node] = []
-            nursery.start_soon(_stop_when_told, signals, nodes, nursery.cancel_scope)
+            nursery.start_soon(_stop_when_told, signals, nodes, teller, nursery.cancel_scope)
             nodes.append(await _start(config, teller, nursery))
 
 
@@ -198,11 +201,14 @@ async def _tell_when_alone(node: Node, teller: Teller) -> None:
         teller.alone(node.mesh.failures())
 
 
-async def _stop_when_told(signals: AsyncIterator[int], nodes: list[Node], scope: trio.CancelScope) -> None:
+async def _stop_when_told(
+    signals: AsyncIterator[int], nodes: list[Node], teller: Teller, scope: trio.CancelScope
+) -> None:
     """Stops at a second signal, when the first one's draining is over, or at once while nothing is ready yet."""
     await anext(signals)
     async with trio.open_nursery() as nursery:
         for node in nodes:
+            teller.stopping(node.running_jobs)
             nursery.start_soon(_drain, node, nursery.cancel_scope)
         if nodes:
             await anext(signals)

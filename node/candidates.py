@@ -92,7 +92,11 @@ class CandidateBook:
                 "`ipfs-accel-node peers` lists them.",
             )
         if len(meant) > 1:
-            raise AccelError(ErrorCode.BAD_INPUT, f"{on!r} means more than one node: {', '.join(meant)}")
+            raise AccelError(
+                ErrorCode.BAD_INPUT,
+                f"{on!r} means more than one node: {', '.join(meant)}",
+                "Say one of these.",
+            )
         if self._is_paused(meant[0]):
             raise _paused(f"{self.node_name(meant[0])} is paused and computes no new jobs")
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import trio
 
-from ..backends.interface import BackendError
-from ..backends.loading import inspect
 from ..protocols.errors import AccelError, ErrorCode
 from .content import names
 from .content.cid import format_cid
 from .content.fetch import Fetcher
 from .content.store import ModelStore, StoredModel
+from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
 from .mesh.mesh import Mesh
 from .serving.service import ServingService
@@ -59,7 +58,7 @@ class Catalogue:
         self._mesh = mesh
         self._fetcher = Fetcher(store)
         self._on_change = on_change
-        self._tasks: dict[bytes, str] = {}
+        self._verdicts: dict[bytes, Verdict] = {}
 
     def known(self) -> dict[bytes, KnownModel]:
         """Every model of the cluster by binary CID; those here first, the most recently used first."""
@@ -93,13 +92,23 @@ class Catalogue:
 
     def task_of(self, stored: StoredModel) -> str:
         """The task a stored folder is for; empty when it is not a model this version can run."""
-        if stored.cid_bytes not in self._tasks:
-            try:
-                self._tasks[stored.cid_bytes] = inspect(stored.path).task
-            except BackendError as error:
-                log.warning("%s cannot be run: %s", stored.name or stored.cid, error)
-                self._tasks[stored.cid_bytes] = ""
-        return self._tasks[stored.cid_bytes]
+        return self._judge(stored).task
+
+    def why_not(self, stored: StoredModel) -> str:
+        """Why it has no task, for a person; empty when it has one."""
+        return self._judge(stored).why_not
+
+    def namesakes(self, stored: StoredModel) -> list[str]:
+        """The CIDs of the other models of the cluster that are called the same."""
+        others = self.known().items()
+        return [format_cid(cid) for cid, model in others if cid != stored.cid_bytes and stored.name in model.names]
+
+    def _judge(self, stored: StoredModel) -> Verdict:
+        if stored.cid_bytes not in self._verdicts:
+            verdict = self._verdicts[stored.cid_bytes] = judge(stored.path)
+            if verdict.why_not:
+                log.warning("%s cannot be run: %s", stored.name or stored.cid, verdict.why_not)
+        return self._verdicts[stored.cid_bytes]
 
     async def add(self, path: str, name: str | None, *, on_progress: OnProgress) -> StoredModel:
         """Imports a folder and begins to load and measure it. Raises AccelError."""
@@ -159,7 +168,7 @@ class Catalogue:
         self._store.check_removable(stored.cid_bytes)
         await self._serving.unload(stored.cid_bytes)
         await trio.to_thread.run_sync(self._store.remove, stored.cid_bytes)
-        self._tasks.pop(stored.cid_bytes, None)
+        self._verdicts.pop(stored.cid_bytes, None)
         self._on_change()
         return {"cid": stored.cid, "name": stored.name, "freed": stored.size}
 

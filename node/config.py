@@ -290,9 +290,9 @@ def _backends(value: Any) -> tuple[str, ...] | None:
 
 
 def _threads(value: Any) -> int:
-    threads = int(value) if isinstance(value, str) else value
+    threads = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     if type(threads) is not int or not 1 <= threads <= 1024:
-        raise ValueError("threads are from 1 to 1024")
+        raise ValueError("threads are a whole number from 1 to 1024")
     return threads
 
 
@@ -313,6 +313,13 @@ def _peers(value: Any) -> tuple[str, ...]:
 
 def _host_port(value: Any) -> HostPort:
     return HostPort.parse(str(value))
+
+
+def _token(value: Any) -> str:
+    """An empty one is a variable of the shell that was not set; without this, a cluster of its own would begin."""
+    if not str(value).strip():
+        raise ValueError("it is empty")
+    return str(value)
 
 
 def _switch(value: Any) -> bool:
@@ -366,7 +373,7 @@ _SETTINGS: Final = {
     "node_name": _Setting(_name, _default_name, "--name", "name"),
     "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
     "peers": _Setting(_peers, tuple, "--peer", "peers"),
-    "join": _Setting(str, lambda: None, "--join", "join"),
+    "join": _Setting(_token, lambda: None, "--join", "join"),
     "mdns": _Setting(_switch, lambda: True, "--no-mdns", "mdns"),
     "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(_switch, lambda: False, "--log-json", "log_json"),

@@ -94,6 +94,8 @@ class Delivery:
     def __init__(self, inputs: Any, *, ordered: bool, on_error: OnError, on_progress: OnProgress | None) -> None:
         if on_error not in ("raise", "return"):
             raise AccelError(ErrorCode.BAD_INPUT, f'on_error is "raise" or "return", not {on_error!r}')
+        if isinstance(inputs, str | bytes):  # whose letters would be a job each
+            raise AccelError(ErrorCode.BAD_INPUT, "what is mapped is many inputs, not one text", "Give a list: [text]")
         self._total = len(inputs) if isinstance(inputs, Sized) else 0
         self._ordered = ordered
         self._on_error = on_error
@@ -146,5 +148,6 @@ def usual_concurrency(info: Mapping[str, Any]) -> int:
 def own_task(info: Mapping[str, Any], model: str) -> str:
     """The task that `model info` says. Raises AccelError unsupported-task."""
     if not info["task"]:
-        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", "See `model info`.")
+        why = info.get("why_not") or "See `model info` on the node that has it."
+        raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"{model} is no model that can be run", why)
     return str(info["task"])

@@ -46,9 +46,9 @@ class ClientToken:
 
     @staticmethod
     def decode(token: str) -> ClientToken:
-        """Raises AccelError bad-token."""
+        """Of a token that may be broken over lines. Raises AccelError bad-token."""
         try:
-            secret, fingerprint = msgpack.unpackb(unwrap(TOKEN_PREFIX, token.strip()))[:2]
+            secret, fingerprint = msgpack.unpackb(unwrap(TOKEN_PREFIX, "".join(token.split())))[:2]
             if (type(secret), len(secret)) != (bytes, SECRET_SIZE):
                 raise ValueError("no secret")
             if (type(fingerprint), len(fingerprint)) != (bytes, _FINGERPRINT_SIZE):
@@ -57,7 +57,7 @@ class ClientToken:
             raise AccelError(
                 ErrorCode.BAD_TOKEN,
                 "this is no client token, or not all of it",
-                f"Copy the whole line {TOKEN_PREFIX}… that `ipfs-accel-node client-token` prints on the node.",
+                f"Copy all of {TOKEN_PREFIX}… that `ipfs-accel-node client-token` prints on the node.",
             ) from None
         return ClientToken(secret, fingerprint)
 

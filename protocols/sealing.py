@@ -84,15 +84,15 @@ def encode_token(key: bytes, addresses: list[str]) -> str:
 
 
 def decode_token(token: str) -> tuple[bytes, list[str]]:
-    """The cluster's key and its addresses. Raises AccelError bad-token."""
+    """The cluster's key and its addresses, of a token that may be broken over lines. Raises AccelError bad-token."""
     try:
-        key, addresses = msgpack.unpackb(unwrap(TOKEN_PREFIX, token.strip()))
+        key, addresses = msgpack.unpackb(unwrap(TOKEN_PREFIX, "".join(token.split())))
         if type(key) is not bytes or len(key) != KEY_SIZE or not all(type(each) is str for each in addresses):
             raise ValueError("no token")
     except Exception:
         raise AccelError(
             ErrorCode.BAD_TOKEN,
             "this is no join token, or not all of it",
-            "Copy the whole line that `ipfs-accel-node token` prints.",
+            f"Copy all of {TOKEN_PREFIX}…, the end of the line that `ipfs-accel-node token` prints.",
         ) from None
     return key, list(addresses)

@@ -21,9 +21,9 @@ from ..content.store import StoredModel
 from ..dispatch import JobCounters
 from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
+from ..judging import check_folder
 from ..mesh.directory import Peer
 from ..mesh.mesh import Mesh
-from ..model_check import check_folder
 from ..running import RunningJobs
 from ..serving.service import ServingService
 from .local import Operation
@@ -110,7 +110,7 @@ class Operations:
     async def add(self, call: IncomingCall) -> dict[str, Any]:
         path, name = _text(call, "path"), _optional_text(call, "name")
         began, anyway = trio.current_time(), call.arguments.get("anyway") is True
-        note = await trio.to_thread.run_sync(partial(check_folder, Path(path), anyway=anyway))
+        await trio.to_thread.run_sync(partial(check_folder, Path(path), anyway=anyway))
         stored = await self._catalogue.add(path, name, on_progress=call.progress)
         return {
             "cid": stored.cid,
@@ -118,7 +118,8 @@ class Operations:
             "size": stored.size,
             "files": sum(1 for entry in stored.path.rglob("*") if entry.is_file()),
             "seconds": trio.current_time() - began,
-            "note": note,
+            "why_not": self._catalogue.why_not(stored),
+            "namesakes": self._catalogue.namesakes(stored),
         }
 
     async def get(self, call: IncomingCall) -> dict[str, Any]:
@@ -133,7 +134,8 @@ class Operations:
         model = self._catalogue.known().get(cid)
         if model is None:
             raise AccelError(ErrorCode.UNKNOWN_MODEL, f"nobody here has {format_cid(cid)}")
-        return {**self._model(model), **_files(model)}
+        why_not = self._catalogue.why_not(model.here) if model.here else ""
+        return {**self._model(model), **_files(model), "why_not": why_not}
 
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         return await self._catalogue.remove(_text(call, "model"))

@@ -23,6 +23,7 @@ from ..map_window import Outcome, Window, checked_concurrency, own_task, usual_c
 from .batch_file import (
     Kept,
     error_line,
+    first_error,
     header_line,
     is_failed,
     lines_of,
@@ -32,7 +33,7 @@ from .batch_file import (
     value_line,
 )
 from .inputs import params_of
-from .output import console, count_progress, duration, plain, print_json, safe
+from .output import console, count, count_progress, duration, plain, print_json, safe
 from .reaching import client_of
 from .writing import given_flags
 
@@ -75,9 +76,11 @@ def _check_usage(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace, done: Kept, before: int, seconds: float) -> None:
     again = f", {before} of them before" if before else ""
-    console().print(f"{done.lines} lines{again}, {done.failed} failed, {duration(seconds)} → {safe(options.out)}")
+    lines, out = count(done.lines, "line"), console()
+    out.print(f"{lines}{again}, {done.failed} failed, {duration(seconds)} → {safe(options.out)}", soft_wrap=True)
     if done.failed:
-        console().print("[yellow]--retry-errors does those that failed again[/]")
+        out.print(f"[yellow]the first of them, {safe(first_error(options.out))}[/]", soft_wrap=True)
+        out.print("[yellow]--retry-errors does those that failed again[/]")
 
 
 @dataclass

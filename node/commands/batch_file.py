@@ -143,6 +143,14 @@ def is_failed(line: bytes) -> bool:
     return b'"error": {' in line and "error" in json.loads(line)
 
 
+def first_error(path: Path) -> str:
+    """Of an out file that has one: which line of the input failed, and why."""
+    with path.open("rb") as lines:
+        failed = json.loads(next(filter(is_failed, lines)))
+    message = str(failed["error"]["message"])
+    return message if message.startswith("line ") else f"line {failed['index'] + 1}: {message}"
+
+
 def _line(document: dict[str, Any]) -> bytes:
     """What no UTF-8 can say, a lone surrogate, becomes the escape that JSON has for it."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"

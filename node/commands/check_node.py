@@ -8,6 +8,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..config import Config
 from . import panels
 from .check import Check
+from .output import count
 
 _NODE_TIMEOUT_S = 10
 _MOST_PEERS = 8
@@ -33,7 +34,7 @@ def node(config: Config) -> list[Check]:
 
 
 def _itself(facts: dict[str, Any]) -> Check:
-    shown = f"{facts['state']}, {facts['peers']} peers, {facts['models']} models"
+    shown = f"{facts['state']}, {count(facts['peers'], 'peer')}, {count(facts['models'], 'model')}"
     if facts["state"] == "paused":
         return Check("node", True, False, shown, ErrorCode.PAUSED, "It computes again after: ipfs-accel-node resume")
     return Check("node", True, False, shown)

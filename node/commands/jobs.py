@@ -16,8 +16,8 @@ from ..client_text import Generation
 from ..map_window import own_task
 from . import writing
 from .inputs import for_task, params_of
-from .output import console, duration, plain, print_json, progress, safe, table
-from .reaching import client_of
+from .output import console, count, duration, plain, print_json, progress, safe, table
+from .reaching import client_of, elsewhere
 from .whole_file import WholeFile
 
 _MOST_SHOWN = 6
@@ -46,16 +46,16 @@ def run(options: argparse.Namespace) -> int | None:
         print_json({"job_id": job.job_id, "value": plain(value), "report": job.report})
         return None
     _show_value(inputs, value)
-    _show_report(job.report)
+    _show_report(job.report, _asked(options))
     if options.explain:
-        _show_route(job.report)
+        _show_route(job.report, _asked(options))
     return None
 
 
 def _show_texts(texts: list[Generation], options: argparse.Namespace) -> None:
     writing.show(texts, options)
     if options.explain and not options.json:
-        _show_route(texts[-1].report)
+        _show_route(texts[-1].report, _asked(options))
 
 
 def _no_batch(options: argparse.Namespace) -> None:
@@ -124,27 +124,38 @@ def _show_value(inputs: list[str | bytes], value: Any) -> None:
     if not hasattr(value, "shape") or len(value.shape) != 2:
         out.print(plain(value))
         return
-    out.print(f"{value.shape[0]} vectors of {value.shape[1]}, float32")
+    out.print(f"{count(value.shape[0], 'vector')} of {value.shape[1]}, float32")
     rows = table("text", "begins")
     for text, vector in list(zip(inputs, value, strict=True))[:_MOST_SHOWN]:
-        rows.add_row(safe(text[:60]), " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
+        rows.add_row(_shown(text, 60), " ".join(f"{number:+.4f}" for number in vector[:4]) + " …")
     out.print(rows)
     if 2 <= len(inputs) <= _MOST_SHOWN:
         _show_similarities(inputs, value)
+
+
+def _shown(text: str | bytes, most: int) -> str:
+    """Its beginning, on one line."""
+    begins = text[:most]
+    return safe(" ".join(begins.split()) if isinstance(begins, str) else begins)
 
 
 def _show_similarities(inputs: list[str | bytes], vectors: Any) -> None:
     import numpy as np
 
     norms = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    rows = table("similarity", *(f">{safe(text[:16])}" for text in inputs))
+    rows = table("similarity", *(f">{_shown(text, 16)}" for text in inputs))
     for text, row in zip(inputs, norms @ norms.T, strict=True):
-        rows.add_row(safe(text[:40]), *(f"{number:.3f}" for number in row))
+        rows.add_row(_shown(text, 40), *(f"{number:.3f}" for number in row))
     console().print(rows)
 
 
-def _show_report(report: dict[str, Any]) -> None:
-    where = "here" if report["local"] else "at a peer"
+def _asked(options: argparse.Namespace) -> str:
+    """What to call the place of the node that was asked, which over TLS is not here."""
+    return "here" if elsewhere(options) is None else "the node asked"
+
+
+def _show_report(report: dict[str, Any], asked: str) -> None:
+    where = asked if report["local"] else "at a peer"
     console().print(
         f"by [bold]{safe(report['node_name'])}[/] ({where}) on {safe(report['backend'])}, {safe(report['precision'])}, "
         f"{safe(report['implementation'].get('library', ''))}: computed in {duration(report['compute_s'])}, "
@@ -156,14 +167,14 @@ def _show_report(report: dict[str, Any]) -> None:
         console().print(f"[yellow]before that, {what}[/]")
 
 
-def _show_route(report: dict[str, Any]) -> None:
+def _show_route(report: dict[str, Any], asked: str) -> None:
     rows = table("candidate", "backend", ">predicted", ">round trip", ">wait", ">compute", ">cold")
     for place, candidate in enumerate(report["route"]["candidates"]):
         parts = candidate["parts"]
         rows.add_row(
             ("[green]→[/] " if place == 0 else "  ")
             + safe(candidate["node_name"])
-            + (" (here)" if candidate["local"] else ""),
+            + (f" ({asked})" if candidate["local"] else ""),
             safe(candidate["backend"]),
             duration(candidate["predicted_s"]) if candidate["measured"] else "[dim]unknown[/]",
             *(duration(parts[part]) for part in ("round_trip", "wait", "compute")),

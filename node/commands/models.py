@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
+from ..content.names import checked
+from ..judging import check_folder, judge
 from . import panels
-from .output import console, count, duration, print_json, progress, safe, size, table
+from .output import console, count, duration, print_json, printable, progress, safe, size, table
 from .reaching import client_of, elsewhere
 
 
@@ -21,18 +24,19 @@ def add(options: argparse.Namespace) -> None:
     folder = absolute(options.folder)
     if not folder.is_dir():
         raise AccelError(ErrorCode.BAD_INPUT, f"{options.folder} is no folder", "Give the one with the config.json.")
+    if options.name is not None:
+        checked(options.name)
     with progress(folder.name, quiet=options.json) as report, _node_or_store(options) as (client, store):
         if client is not None:
             added = client.add_model(folder, options.name, anyway=options.anyway, on_progress=report)
         else:
-            from ..model_check import check_folder
-
-            began, note = time.monotonic(), check_folder(folder, anyway=options.anyway)
+            check_folder(folder, anyway=options.anyway)
+            began = time.monotonic()
             stored = store.add(
                 folder, name=options.name, progress=lambda state, done, total: report(state, done, total, "")
             )
             added = {**_described(stored), "files": _count(stored.path), "seconds": time.monotonic() - began,
-                     "note": note}  # fmt: skip
+                     "why_not": judge(stored.path).why_not, "namesakes": _namesakes(store, stored)}  # fmt: skip
     if options.json:
         print_json(added)
         return
@@ -40,8 +44,20 @@ def add(options: argparse.Namespace) -> None:
     name = f"as {safe(added['name'])}, " if added["name"] else ""
     files = count(added["files"], "file")
     console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
-    if added["note"]:
-        console().print(f"[yellow]{safe(added['note'])}[/]")
+    _warn_of(added)
+
+
+def _warn_of(added: dict[str, Any]) -> None:
+    """It is kept all the same: others may run it, or a later version."""
+    if added.get("why_not"):
+        _warn(f"it cannot be run: {added['why_not']}")
+    if added.get("namesakes"):
+        _warn(f"{added['name']!r} is the name of {', '.join(added['namesakes'])} too: `model add` again with another "
+              "--name, or call them by their CIDs")  # fmt: skip
+
+
+def _warn(text: str) -> None:
+    print("warning: " + printable(text), file=sys.stderr)
 
 
 def listing(options: argparse.Namespace) -> None:
@@ -58,17 +74,19 @@ def listing(options: argparse.Namespace) -> None:
 
 def info(options: argparse.Namespace) -> None:
     with _node_or_store(options) as (client, store):
-        model = client.model_info(options.model) if client is not None else _unserved(store.resolve(options.model))
+        model = client.model_info(options.model) if client is not None else _judged(store.resolve(options.model))
     if options.json:
         print_json(model)
         return
     out = console()
     out.print(f"[bold]{safe(model['name']) or 'no name'}[/]  {model['cid']}", soft_wrap=True)
     out.print(
-        f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'} · "
-        + safe(model.get("path") or "at peers")
+        f"{size(model['size'])} · {safe(model['task']) or 'no task that can be run'}"
         + (" · pinned on this node" if model["pinned"] else "")
     )
+    if model.get("why_not"):
+        out.print(f"[yellow]{safe(model['why_not'])}[/]", soft_wrap=True)
+    out.print(f"[dim]{safe(model.get('path') or 'at peers')}[/]", soft_wrap=True)
     files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
     for file in model.get("files", []):
         files.add_row(safe(file["path"]), size(file["size"]))
@@ -106,7 +124,8 @@ def remove(options: argparse.Namespace) -> None:
     if options.json:
         print_json(removed)
     else:
-        console().print(f"removed {safe(removed['name'] or removed['cid'])}, {size(removed['freed'])} freed")
+        what = safe(removed["name"] or removed["cid"])
+        console().print(f"removed {what}, {size(removed['freed'])} freed", soft_wrap=True)
 
 
 def pin(options: argparse.Namespace) -> None:
@@ -194,6 +213,14 @@ def _unserved(stored: Any) -> dict[str, Any]:
         "path": str(stored.path),
         "files": [{"path": str(path.relative_to(stored.path)), "size": path.stat().st_size} for path in files],
     }
+
+
+def _judged(stored: Any) -> dict[str, Any]:
+    return {**_unserved(stored), **judge(stored.path)._asdict()}
+
+
+def _namesakes(store: Any, stored: Any) -> list[str]:
+    return [each.cid for each in store.models() if stored.name and each.name == stored.name and each.cid != stored.cid]
 
 
 def _count(folder: Path) -> int:

@@ -11,6 +11,7 @@ from ..client import Client
 from ..client_requests import checked_timeout
 from . import panels
 from .output import console, print_json, progress, safe, state_style
+from .parsing import called_as
 from .reaching import client_of
 
 _NO_BACKENDS = "[dim]no backends: this node passes jobs on to its peers[/]"
@@ -75,7 +76,7 @@ def token(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"token": facts["token"], "cluster_id": facts["cluster_id"]})
     else:
-        print(f"ipfs-accel-node start --join {facts['token']}")
+        print(f"{called_as()} start --join {facts['token']}")
 
 
 def client_token(options: argparse.Namespace) -> None:

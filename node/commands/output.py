@@ -25,7 +25,12 @@ def safe(text: object) -> str:
     """A text of somebody else's, as it is: no markup of ours, no control characters for the terminal."""
     from rich.markup import escape
 
-    return escape("".join(letter if letter.isprintable() else "�" for letter in str(text)))
+    return escape(printable(str(text)))
+
+
+def printable(text: str) -> str:
+    """Without control characters, where no markup is read."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def print_json(document: Any) -> None:
@@ -101,7 +106,7 @@ def _plainly(what: str) -> OnProgress:
             told.add(state)
             much = f", {size(total)}" if state in BYTE_STATES and total else ""
             line = f"{state} {what}".rstrip() + much + (f", {note}" if note else "")
-            print("".join(letter if letter.isprintable() else "�" for letter in line), file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
     return report
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 from ...protocols.errors import AccelError
 
 PROGRAM: Final = "ipfs-accel-node"
+_DATA_DIR: Final = "the node's data folder (IPFS_ACCEL_DATA_DIR, else the one that `config show` names)"
+
+
+def called_as() -> str:
+    """The program as it was called, so that a line that is printed for another machine works in its clone, too."""
+    called = sys.argv[0]
+    return called if "/" in called and not Path(called).is_absolute() else PROGRAM
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,13 +28,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> Any:
-        raise AccelError("usage", message, f"Try: {self.prog} --help")
+        raise AccelError("usage", message, f"{_meant(message)}Try: {self.prog} --help")
+
+
+def _meant(message: str) -> str:
+    """What argparse's words say was given, and what is close to it among the choices that they list."""
+    found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+    close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1) if found else []
+    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def common(parser: argparse.ArgumentParser, *, top: bool = False) -> None:
     """Options that may stand before or after the command."""
     absent = None if top else argparse.SUPPRESS
-    parser.add_argument("--data-dir", type=Path, default=absent, metavar="DIR", help="the node's data folder")
+    parser.add_argument("--data-dir", type=Path, default=absent, metavar="DIR", help=_DATA_DIR)
     parser.add_argument(
         "--json", action="store_true", default=False if top else argparse.SUPPRESS, help="print one JSON document"
     )

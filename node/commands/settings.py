@@ -11,6 +11,8 @@ from .start import FLAGS
 
 #: What is not shown: the join token holds the cluster's key.
 _SECRET = {"join": "(a token, not shown)"}
+#: What stands for a setting that nobody made, where there is a word for it.
+_UNSET = {"backends": "auto"}
 
 
 def show(options: argparse.Namespace) -> None:
@@ -24,7 +26,8 @@ def show(options: argparse.Namespace) -> None:
         return
     rows = table("setting", "value", "from")
     for each in found:
-        rows.add_row(each.key, _text(_shown(each)), f"[dim]{each.origin}[/]" if not each.source else safe(each.source))
+        value = _text(_shown(each), _UNSET.get(each.key, "not set"))
+        rows.add_row(each.key, value, f"[dim]{each.origin}[/]" if not each.source else safe(each.source))
     console().print(rows)
 
 
@@ -41,10 +44,10 @@ def _shown(found: config.Found) -> Any:
     return _SECRET.get(found.key, config.plain(found.value)) if found.value is not None else None
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, unset: str) -> str:
     """As it would be written in the file."""
     if value is None:
-        return "[dim]not set[/]"
+        return f"[dim]{unset}[/]"
     if isinstance(value, list):
         return safe(", ".join(map(str, value))) if value else "[dim]none[/]"
     return safe(str(value).lower() if isinstance(value, bool) else value)

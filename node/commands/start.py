@@ -6,12 +6,12 @@ import argparse
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ...protocols.errors import AccelError
 from .. import config
-from .output import console, print_json, safe
+from .output import console, count, print_json, safe
+from .parsing import called_as
 
 FLAGS = (
     "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
@@ -43,6 +43,9 @@ class _ForPrograms:
     def alone(self, reasons: dict[str, AccelError]) -> None:
         pass
 
+    def stopping(self, jobs: int) -> None:
+        pass
+
 
 class _ForPeople:
     """The token, and whether joining worked. Says little later on: a terminal that is paused would hold up the node."""
@@ -56,7 +59,7 @@ class _ForPeople:
         for address in facts["addresses"]:
             out.print(f"[dim]listening on[/] {address.split('/p2p/')[0]}")
         out.print("\nOn another machine, join this cluster with")
-        out.print(f"  {_program()} start --join {facts['token']}", soft_wrap=True)
+        out.print(f"  {called_as()} start --join {facts['token']}", soft_wrap=True)
         if clients := facts["clients"]:
             out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
             out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
@@ -75,15 +78,13 @@ class _ForPeople:
         for error in list(reasons.values())[:_MOST_TOLD]:
             _say(f"  {safe(error)}")
 
+    def stopping(self, jobs: int) -> None:
+        left = f", {count(jobs, 'job')} left to finish; Ctrl-C again stops at once" if jobs else ""
+        _say(f"\n[yellow]stopping[/]{left}")
+
 
 def _say(text: str) -> None:
     """The node goes on when nobody reads any more."""
     with suppress(OSError):
         console().print(text, soft_wrap=True)
         sys.stdout.flush()
-
-
-def _program() -> str:
-    """The program as it was called, so that the line that is printed works in another clone, too."""
-    called = sys.argv[0]
-    return called if "/" in called and not Path(called).is_absolute() else "ipfs-accel-node"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
-from ..client_requests import checked_timeout
 from . import panels
 from .output import console, print_json, safe
 from .reaching import client_of
@@ -22,19 +21,25 @@ if TYPE_CHECKING:
 
 _SECRET = "token"  # noqa: S105 — the name of what is left out
 _ANSWER_TIMEOUT_S = 5.0
+_LONGEST_INTERVAL_S = 86_400
 
 #: Waits so many seconds; true when the person wants it to end.
 Pause = Callable[[float], bool]
 
 
 def top(options: argparse.Namespace) -> None:
-    interval = checked_timeout(options.interval, 1.0)
+    if not 0 < options.interval <= _LONGEST_INTERVAL_S:
+        raise AccelError(
+            ErrorCode.BAD_INPUT,
+            f"--interval {options.interval:g} is no time between two looks",
+            f"Give seconds, more than 0 and at most {_LONGEST_INTERVAL_S}.",
+        )
     if options.count is not None and options.count < 1:
         raise AccelError(ErrorCode.BAD_INPUT, f"--count {options.count} is no number of looks", "Give 1 or more.")
     moving = sys.stdout.isatty() and not options.json
     keys = _keys() if moving else nullcontext(_sleep)
     with client_of(options) as client, keys as pause, suppress(KeyboardInterrupt):
-        looks = _looks(client, interval, options.count, pause, steady=moving)
+        looks = _looks(client, options.interval, options.count, pause, steady=moving)
         if moving:
             _show_moving(looks)
         else:

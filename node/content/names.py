@@ -40,7 +40,7 @@ def _unknown(text: str, known: Mapping[bytes, Set[str]]) -> AccelError:
     return AccelError(
         ErrorCode.UNKNOWN_MODEL,
         f"{text!r} is no model's name, CID or beginning of one",
-        f"{hint} Add one: ipfs-accel-node model add FOLDER --name NAME",
+        f"{hint} Add one: ipfs-accel-node model add FOLDER --name NAME, or start the node that has it.",
     )
 
 

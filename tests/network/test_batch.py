@@ -11,7 +11,7 @@ import time
 
 import anyio
 import pytest
-from cluster import PROGRAM, NodeProcess, make_echo_model
+from cluster import PROGRAM, NodeProcess, make_echo_model, run_program
 from ipfs_accel_node import AsyncClient
 
 #: A batch with 10,000 lines of 4 KB may need this much more memory at its most than one with 100.
@@ -164,6 +164,8 @@ def test_bad_lines_are_told_and_the_rest_goes_on(node, tmp_path):
     codes = [json.loads(line).get("error", {}).get("code") for line in out.read_bytes().splitlines()[1:]]
     assert (codes[0], codes[1], codes[2], codes[4]) == (None, "bad-input", "bad-input", None)
     assert run(node, given, out, "--retry-errors")[1]["failed"] == 3
+    told = run_program("run", "echo", "--batch", given, "--out", out, data_dir=node.data_dir).stdout
+    assert "the first of them, line 2 is not text in UTF-8" in told
 
 
 def most_memory(*arguments) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 
 import pytest
-from cluster import PROGRAM, NodeProcess, run_json
+from cluster import PROGRAM, NodeProcess, environment, run_json
 from cluster import run_program as run
+from ipfs_accel_node import Client
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,41 @@ def test_the_same_with_a_node(node, tmp_path):
     assert names["other"] == added["cid"]
     assert run_json("model", "get", "other", data_dir=node.data_dir)["already"] is True
     assert run("model", "rm", "other", data_dir=node.data_dir).returncode == 0
+
+
+@pytest.mark.parametrize("with_node", [True, False])
+def test_a_folder_that_cannot_be_run_is_refused_or_added_anyway_with_the_reason(node, tmp_path, with_node):
+    folder, data_dir = tmp_path / "notes", node.data_dir if with_node else tmp_path / "data"
+    folder.mkdir()
+    (folder / "notes.txt").write_text(f"no model {with_node}")
+    refused = run("model", "add", folder, "--name", "notes", data_dir=data_dir)
+    assert refused.returncode == 1
+    assert "[not-a-model]" in refused.stderr
+    assert "--anyway" in refused.stderr
+    added = run("model", "add", folder, "--name", "notes", "--anyway", data_dir=data_dir)
+    assert added.returncode == 0
+    assert "it has no config.json [not-a-model]" in added.stderr
+    assert "it has no config.json [not-a-model]" in run("model", "info", "notes", data_dir=data_dir).stdout
+    if with_node:
+        asked = run("run", "notes", "--input", "a", data_dir=data_dir)
+        assert "it has no config.json [not-a-model]" in asked.stderr
+    assert run("model", "rm", "notes", data_dir=data_dir).returncode == 0
+
+
+@pytest.mark.parametrize("with_node", [True, False])
+def test_a_name_that_is_taken_is_told(node, model, tmp_path, with_node):
+    another, data_dir = tmp_path / "another", node.data_dir if with_node else tmp_path / "data"
+    another.mkdir()
+    (another / "config.json").write_text(f'{{"model_type": "echo", "note": "a namesake {with_node}"}}')
+    first = run_json("model", "add", model, "--name", "mine", data_dir=data_dir)["cid"]
+    second = run("model", "add", another, "--name", "mine", data_dir=data_dir)
+    assert f"'mine' is the name of {first} too" in second.stderr
+    assert run("model", "rm", second.stdout.split()[0], data_dir=data_dir).returncode == 0
+
+
+def test_what_a_model_is_for_is_told_without_a_node(tmp_path, model):
+    run_json("model", "add", model, "--name", "mine", data_dir=tmp_path)
+    assert run_json("model", "info", "mine", data_dir=tmp_path)["task"] == "echo"
 
 
 def test_a_job_from_the_command_line(node):
@@ -137,3 +174,27 @@ def test_usage_errors(tmp_path):
         done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=20)
         assert done.returncode == 2
         assert "--help" in done.stderr
+
+
+@pytest.mark.parametrize(("typed", "meant"), [(["stauts"], "status"), (["model", "lst"], "ls"), (["pin", "ad"], "add")])
+def test_a_slip_in_a_command_is_told_what_was_meant(tmp_path, typed, meant):
+    assert f"Did you mean {meant!r}? Try:" in run(*typed, data_dir=tmp_path).stderr
+
+
+def test_a_node_that_is_stopped_says_what_it_waits_for(tmp_path, model):
+    data_dir = tmp_path / "data"
+    run_json("model", "add", model, "--name", "mine", data_dir=data_dir)
+    fixed = ["--backends", "echo", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns", "--data-dir", str(data_dir)]
+    with subprocess.Popen([PROGRAM, "start", *fixed], stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            said = iter(process.stdout.readline, "")
+            assert any("Ctrl-C stops the node" in line for line in said)
+            with Client(data_dir) as client:
+                job = client.submit("mine", "echo", ["a"], work_ms=2000, timeout=60)
+                while not client.status()["jobs"]["running"]:
+                    assert not job.done()
+                process.send_signal(signal.SIGINT)
+                assert any("stopping, 1 job left to finish" in line for line in said)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()

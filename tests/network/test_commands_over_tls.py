@@ -57,6 +57,12 @@ def test_commands_from_a_laptop(elsewhere, arguments, shown):
     assert elsewhere(*arguments, "--json").returncode == 0
 
 
+def test_the_node_asked_is_not_called_here(elsewhere):
+    done = elsewhere("run", "echo", "--input", "a", "--explain")
+    assert "(the node asked)" in done.stdout
+    assert "(here)" not in done.stdout
+
+
 def test_removing_a_model_from_a_laptop(elsewhere, node, tmp_path):
     with node.client() as client:
         client.add_model(make_echo_model(tmp_path / "model", other=1), "other")

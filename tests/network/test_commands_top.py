@@ -83,4 +83,5 @@ def test_on_a_terminal_q_ends_it_and_the_terminal_is_as_before(desk, held_job):
 def test_what_is_no_number_of_looks_or_seconds(desk, wrong):
     done = run("top", *wrong, data_dir=desk.data_dir)
     assert done.returncode == 2
+    assert f"{wrong[0]} {wrong[1]}" in done.stderr
     assert "[bad-input]" in done.stderr

@@ -288,7 +288,7 @@ def test_a_folder_that_is_no_model_is_refused_unless_it_is_wanted_anyway(victim,
         if not files:
             return
         added = client.add_model(tmp_path, anyway=True)
-        assert "not run" in added["note"]
+        assert f"[{code}]" in added["why_not"]
         with pytest.raises(AccelError) as told:
             client.submit(added["cid"], "feature-extraction", ["x"], timeout=20).result(20)
         assert told.value.code == "no-backend"

@@ -60,10 +60,12 @@ ANSWERS = {
                   "pinned": True, "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32",
                                              "warm": True, "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
     "model.info": {"cid": CID, "name": HOSTILE, "size": 5, "task": "feature-extraction", "here": True, "nodes": [],
-                   "pinned": True, "path": HOSTILE, "files": [{"path": HOSTILE, "size": 5}]},
+                   "pinned": True, "path": HOSTILE, "why_not": HOSTILE,
+                   "files": [{"path": HOSTILE, "size": 5}]},
     "model.rm": {"cid": CID, "name": HOSTILE, "freed": 5},
     "model.get": {"cid": CID, "name": "n", "size": 10**6, "seconds": 2.0, "by_source": {"p": 10**6}, "already": False},
-    "model.add": {"cid": CID, "name": HOSTILE, "size": 5, "files": 1, "seconds": 0.1},
+    "model.add": {"cid": CID, "name": HOSTILE, "size": 5, "files": 1, "seconds": 0.1,
+                  "why_not": "", "namesakes": []},
 }  # fmt: skip
 
 
@@ -124,6 +126,13 @@ def test_vectors_for_programs(run):
     assert len(told["job_id"]) == 32
 
 
+def test_one_vector_of_a_text_over_lines(run, tmp_path):
+    (tmp_path / "text").write_text("first\nsecond\n")
+    out = run("run", "m", "--file", tmp_path / "text")[1]
+    assert "1 vector of 3" in out
+    assert "first second" in out
+
+
 def test_inputs_keep_their_order(run, door, tmp_path, monkeypatch):
     (tmp_path / "lines").write_bytes("zwei\r\ndrei häuser\n".encode())
     monkeypatch.setattr(sys, "stdin", io.StringIO("vier\nfünf"))
@@ -159,7 +168,7 @@ def test_json_is_what_the_node_said(run, command, method):
     assert json.loads(out) == ANSWERS[method]
 
 
-def test_what_a_person_reads(run):
+def test_what_a_person_reads(run, monkeypatch):
     status = run("status")[1]
     assert "up 2 h 1 min · 1 peer · 2 models" in status
     assert "jobs: 1 running · 2 done · 3 failed" in status
@@ -168,7 +177,10 @@ def test_what_a_person_reads(run):
     assert re.search(r"…abcdefgh +ready +1\.5 ms +82\.0 MB/s +cpu +3", run("peers")[1])
     assert re.search(r"91\.6 MB .* 3\.0 ms +warm", run("model", "ls")[1])
     assert "1.0 MB in 2.0 s, 500.0 kB/s from 1 peer" in run("model", "get", "m")[1]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ipfs-accel-node"])
     assert run("token")[1] == "ipfs-accel-node start --join ian1abc\n"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/ipfs-accel-node"])
+    assert run("token")[1] == ".venv/bin/ipfs-accel-node start --join ian1abc\n"
     assert json.loads(run("token", "--json")[1]) == {"token": "ian1abc", "cluster_id": "c"}
 
 

@@ -41,7 +41,8 @@ FLAGS = {"memory_bytes": "--memory", "node_name": "--name", "peers": "--peer", "
 
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
-    [("threads", "many", "--threads"), ("threads", "0", "from 1"), ("memory_bytes", "lots", "8G"),
+    [("threads", "many", "--threads: threads are a whole number"), ("join", " ", "empty"),
+     ("threads", "0", "from 1"), ("memory_bytes", "lots", "8G"),
      ("backends", "abacus", "openvino"), ("precision", "f64", "f32"), ("node_name", "a b", "letters"),
      ("listen_clients", "4012", "HOST:PORT"), ("peers", ["1.2.3.4"], "/p2p/"),
      ("mdns", "perhaps", "true or false"), ("log_level", "loud", "debug")],

@@ -241,7 +241,7 @@ def test_without_a_node_it_ends_however_many_inputs_there_are(open_door):
 
 
 WRONG = [{"concurrency": 0}, {"concurrency": 513}, {"concurrency": "4"}, {"on_error": "ignore"}, {"timeout": -1},
-         {"job_id": b"0123456789abcdef"}, {"inputs": 5}]  # fmt: skip
+         {"job_id": b"0123456789abcdef"}, {"inputs": "one text"}, {"inputs": b"bytes"}, {"inputs": 5}]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
@@ -385,6 +385,6 @@ def test_an_async_map_ends_with_its_client(open_door, backend):
                 tasks.start_soon(expect, found)
                 await anyio.to_thread.run_sync(door.wait_for, RequestReceived, 3)
             with pytest.raises(RuntimeError, match="not open"):
-                await anext(client.map("m", "ab", "t", concurrency=1))
+                await anext(client.map("m", ["a", "b"], "t", concurrency=1))
 
     anyio.run(main, backend=backend)

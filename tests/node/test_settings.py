@@ -55,6 +55,7 @@ def test_a_person_reads_the_same(run, folder):
         assert re.search(r"threads +1 +threads in .*config\.toml, line 2", out)
         assert re.search(r"name +environment +IPFS_ACCEL_NAME", out)
         assert re.search(r"listen_clients +not set +default", out)
+        assert re.search(r"backends +auto +default", out)
         assert "ian1secret" not in out
 
 
@@ -67,7 +68,8 @@ def test_where_the_file_stands(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("thread = 4", "line 1 [bad-config] Did you mean 'threads'?"), ("threads = 0", "line 1: threads are from 1"),
+    [("thread = 4", "line 1 [bad-config] Did you mean 'threads'?"),
+     ("threads = 0", "line 1: threads are a whole number"),
      ("threads = = 4", "line 1, column 11: Invalid value [bad-config]")],
 )  # fmt: skip
 def test_a_mistake_is_shown_in_place(run, tmp_path, text, said):

@@ -127,6 +127,7 @@ def test_a_token_is_one_word_that_survives_copying(secret, fingerprint):
     assert text.startswith("ianc1")
     assert text == "".join(text.split())
     assert ClientToken.decode(f"  {text}\n") == token
+    assert ClientToken.decode(f"{text[:30]}\n{text[30:60]}\r\n  {text[60:]}") == token
     assert "secret" not in repr(token)
 
 
@@ -159,3 +160,9 @@ def test_only_the_certificate_of_the_token_is_good():
         with pytest.raises(AccelError) as refused:
             TOKEN.check_certificate(other)
         assert refused.value.code == "wrong-certificate"
+
+
+def test_a_join_token_may_be_broken_over_lines():
+    token = sealing.encode_token(SECRET, ["/ip4/192.168.1.5/tcp/4011"])
+    broken = f"{token[:40]}\n  {token[40:80]}\r\n{token[80:]}\n"
+    assert sealing.decode_token(broken) == (SECRET, ["/ip4/192.168.1.5/tcp/4011"])
