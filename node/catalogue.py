@@ -110,6 +110,22 @@ class Catalogue:
                 log.warning("%s cannot be run: %s", stored.name or stored.cid, verdict.why_not)
         return self._verdicts[stored.cid_bytes]
 
+    def mismatch(self, cid: bytes, task: str) -> AccelError | None:
+        """Why nobody in the cluster can do `task` with the model, as far as that is the model's own matter."""
+        model = self.known().get(cid)
+        if model is None:
+            return AccelError(
+                ErrorCode.UNKNOWN_MODEL,
+                f"nobody in the cluster has {format_cid(cid)}",
+                "Start the node that has it, or add it: ipfs-accel-node model add FOLDER",
+            )
+        name = model.name or format_cid(cid)
+        if model.here and not model.task:
+            return AccelError(ErrorCode.UNSUPPORTED_TASK, f"{name} cannot be run: {self.why_not(model.here)}")
+        if model.task and model.task != task:
+            return AccelError(ErrorCode.UNSUPPORTED_TASK, f"{name} does {model.task}, not {task}")
+        return None
+
     async def add(self, path: str, name: str | None, *, on_progress: OnProgress) -> StoredModel:
         """Imports a folder and begins to load and measure it. Raises AccelError."""
         report = _from_thread(on_progress)

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import trio
 
 from ..protocols.errors import AccelError, ErrorCode
-from ..protocols.inference import Request
 from ..protocols.inference_session import (
     AcceptedReceived,
     ChunkReceived,
@@ -30,7 +27,7 @@ from ..protocols.inference_session import (
     RefusedReceived,
     ResultReceived,
 )
-from ..protocols.resumption import OPTION, pack_resumption, unpack_payload
+from ..protocols.resumption import OPTION, unpack_payload
 from ..protocols.values import pack
 from ..protocols.work import Work
 from .availability import Availability
@@ -41,6 +38,7 @@ from .delivered import Delivered
 from .exchanges import Answer, Exchange, Incoming
 from .finished_jobs import FinishedJobs, digest
 from .identity_card import IdentityCard
+from .job import Attempt, Job, JobCounters
 from .mesh.mesh import Mesh
 from .mesh.routing import Prediction, rank
 from .running import RunningJobs
@@ -60,96 +58,6 @@ _ACCEPT_GRACE_S = 2.0
 _PASSES = frozenset({ErrorCode.WORKER_DIED, ErrorCode.BUSY, ErrorCode.PEER_LOST, ErrorCode.PEER_SILENT})
 
 Outcome = tuple[dict[str, Any], bytes]
-
-
-@dataclass(eq=False)
-class Job:
-    """One request on its way: what was tried, what came of it, how long is left."""
-
-    incoming: Incoming
-    cid: bytes
-    payload: bytes
-    started: float
-    deadline: float
-    delivered: Delivered
-    expected_outputs: float
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    failures: dict[tuple[str, str], AccelError] = field(default_factory=dict)
-    route: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def request(self) -> Request:
-        return self.incoming.request
-
-    @property
-    def work(self) -> Work:
-        """What is left to do: the output is as long as this model's usually are, and no longer than was asked for."""
-        counted = Work.of(self.request.work)
-        outputs = max(0.0, min(counted.outputs, self.expected_outputs) - len(self.delivered.token_ids))
-        return replace(counted, outputs=outputs)
-
-    def remaining_s(self) -> float:
-        return self.deadline - trio.current_time()
-
-    def next_request(self, backend: str) -> Request:
-        """What the node that computes is asked: the exact CID, one backend, and the time that is left."""
-        return replace(
-            self.request,
-            attempt=len(self.attempts),
-            model=format_cid(self.cid),
-            options={"backend": backend, **({OPTION: True} if self.delivered else {})},
-            remaining_ms=max(1, int(self.remaining_s() * 1000)),
-            work=self.work.as_dict(),
-        )
-
-    def next_payload(self) -> bytes:
-        """The inputs, and with them the output that the caller has already."""
-        if not self.delivered:
-            return self.payload
-        return pack_resumption(self.payload, self.delivered.token_ids, self.delivered.characters)
-
-    async def take_chunk(self, offset: int, token_ids: list[int], text: str) -> None:
-        """Remembers output, so that another attempt can go on from it, and gives it to a caller who wants a stream."""
-        is_new = self.delivered.take(offset, token_ids, text)
-        self.incoming.tokens = len(self.delivered.token_ids)
-        if is_new and self.request.options.get("stream"):
-            await self.incoming.chunk(offset, token_ids, text)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One try at one candidate: the work that was left, when it began, and the tokens that were there before."""
-
-    prediction: Prediction
-    work: Work
-    began: float
-    outputs_before: int
-
-
-@dataclass
-class JobCounters:
-    """What is in flight returns to zero however jobs end."""
-
-    running: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        self.running += 1
-        try:
-            yield
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        except BaseException:
-            self.failed += 1
-            raise
-        else:
-            self.completed += 1
-        finally:
-            self.running -= 1
 
 
 class Dispatcher:
@@ -264,7 +172,7 @@ class Dispatcher:
 
     async def _attempt(self, job: Job, prediction: Prediction) -> Outcome:
         chosen = prediction.candidate
-        attempt = _Attempt(prediction, job.work, trio.current_time(), len(job.delivered.token_ids))
+        attempt = Attempt(prediction, job.work, trio.current_time(), len(job.delivered.token_ids))
         self._running.moved(job.incoming, self._book.node_name(chosen.peer_id), chosen.backend)
         try:
             with self._book.dispatched(prediction):
@@ -278,7 +186,7 @@ class Dispatcher:
         self._record(job, attempt, "ok")
         return outcome
 
-    def _learn(self, job: Job, attempt: _Attempt, report: dict[str, Any]) -> None:
+    def _learn(self, job: Job, attempt: Attempt, report: dict[str, Any]) -> None:
         counts = report.get("counts")
         wrote = Work.of({"outputs": counts.get("output_tokens")} if isinstance(counts, dict) else {}).outputs
         done = replace(attempt.work, outputs=wrote)
@@ -328,7 +236,7 @@ class Dispatcher:
     def _allow_again(self, job: Job) -> None:
         job.failures = {key: error for key, error in job.failures.items() if error.code not in _PASSES}
 
-    def _record(self, job: Job, attempt: _Attempt, outcome: str) -> None:
+    def _record(self, job: Job, attempt: Attempt, outcome: str) -> None:
         chosen = attempt.prediction.candidate
         place = (chosen.peer_id, chosen.backend, str(outcome))
         if outcome == ErrorCode.BUSY and any(place == (a["node"], a["backend"], a["outcome"]) for a in job.attempts):
@@ -379,7 +287,8 @@ class Dispatcher:
 
     def _nothing_left(self, job: Job) -> AccelError:
         if not job.attempts:
-            return self._book.no_candidate(job.cid, job.request.task, job.request.options.get("on"))
+            mismatch = self._catalogue.mismatch(job.cid, job.request.task)
+            return mismatch or self._book.no_candidate(job.cid, job.request.task, job.request.options.get("on"))
         if len(job.failures) == 1:
             return next(iter(job.failures.values()))
         tried = "; ".join(f"{each['node_name']} {each['backend']}: {each['outcome']}" for each in job.attempts)

@@ -18,9 +18,9 @@ from ..catalogue import Catalogue, KnownModel
 from ..config import Config
 from ..content.cid import format_cid, parse_cid
 from ..content.store import StoredModel
-from ..dispatch import JobCounters
 from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
+from ..job import JobCounters
 from ..judging import check_folder
 from ..mesh.directory import Peer
 from ..mesh.mesh import Mesh

@@ -100,9 +100,9 @@ def test_one_deadline_holds_for_everything(client):
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("nonsense", "echo", "x"), "unknown-model"), (("echo", "feature-extraction", "x"), "no-backend"),
+    [(("nonsense", "echo", "x"), "unknown-model"), (("echo", "feature-extraction", "x"), "unsupported-task"),
      (("", "echo", "x"), "bad-input"), (("echo", "echo", object()), "bad-input"),
-     (("bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq", "echo", "x"), "no-backend")],
+     (("bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq", "echo", "x"), "unknown-model")],
 )  # fmt: skip
 def test_mistakes_are_told_with_a_code_and_a_hint(client, arguments, code):
     with pytest.raises(AccelError) as failed:

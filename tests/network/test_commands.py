@@ -112,7 +112,7 @@ MISTAKES = [
     (["model", "rm", "nonsense"], "unknown-model", 2),
     (["run", "nonsense", "--input", "x"], "unknown-model", 2),
     (["run", "mine"], "bad-input", 2),
-    (["run", "mine", "--input", "x", "--task", "text-generation"], "no-backend", 1),
+    (["run", "mine", "--input", "x", "--task", "text-generation"], "unsupported-task", 1),
     (["run", "mine", "--input", "x", "--on", "nobody"], "unknown-peer", 2),
     (["model", "get", "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq"], "content-not-found", 1),
 ]

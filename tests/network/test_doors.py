@@ -206,9 +206,9 @@ def test_a_call_that_unpacks_to_gigabytes(victim, watch, filler):
 BAD_JOBS = {
     "unknown model": ({"model": "nonsense"}, "unknown-model"),
     "a CID cut off": ({"model": "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5"}, "unknown-model"),
-    "a CID nobody has": ({"model": "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq"}, "no-backend"),
+    "a CID nobody has": ({"model": "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq"}, "unknown-model"),
     "a model's name of 10,000 letters": ({"model": "x" * 10_000}, "unknown-model"),
-    "a task it cannot do": ({"task": "text-generation"}, "no-backend"),
+    "a task it cannot do": ({"task": "text-generation"}, "unsupported-task"),
     "an empty task": ({"task": ""}, "bad-input"),
     "params of another type": ({"work_ms": "long"}, "bad-input"),
     "an unknown node": ({"on": "nobody"}, "unknown-peer"),
@@ -291,7 +291,7 @@ def test_a_folder_that_is_no_model_is_refused_unless_it_is_wanted_anyway(victim,
         assert f"[{code}]" in added["why_not"]
         with pytest.raises(AccelError) as told:
             client.submit(added["cid"], "feature-extraction", ["x"], timeout=20).result(20)
-        assert told.value.code == "no-backend"
+        assert told.value.code == "unsupported-task"
         client.remove_model(added["cid"])
 
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from ipfs_accel_node.node import dispatch
-from ipfs_accel_node.node.dispatch import Dispatcher, _Attempt
+from ipfs_accel_node.node.dispatch import Dispatcher
+from ipfs_accel_node.node.job import Attempt
 from ipfs_accel_node.node.mesh.routing import Candidate, rank
 from ipfs_accel_node.protocols.work import Work
 
@@ -44,7 +45,7 @@ def predictions(count):
 
 
 async def test_it_learns_how_much_was_written(dispatcher):
-    attempt = _Attempt(None, Work(5, 10), 0.0, 3)
+    attempt = Attempt(None, Work(5, 10), 0.0, 3)
     dispatcher._learn(SimpleNamespace(cid=b""), attempt, {"counts": {"output_tokens": 4}})
     assert dispatcher._book.told == [Work(5, 4), 7]
 
@@ -54,7 +55,7 @@ async def test_it_learns_how_much_was_written(dispatcher):
     [{}, {"counts": 5}, {"counts": []}, *({"counts": {"output_tokens": n}} for n in ("x", -4, float("nan"), None, []))],
 )
 async def test_a_report_of_a_peer_that_counts_nothing_harms_no_job(dispatcher, report):
-    dispatcher._learn(SimpleNamespace(cid=b""), _Attempt(None, Work(5, 10), 0.0, 3), report)
+    dispatcher._learn(SimpleNamespace(cid=b""), Attempt(None, Work(5, 10), 0.0, 3), report)
     assert dispatcher._book.told == [Work(5, 0)]
 
 
@@ -63,7 +64,7 @@ async def test_a_report_tells_of_so_many_candidates_and_attempts_and_always_of_w
     assert len(dispatcher._explain(many)["candidates"]) == dispatch._MOST_TOLD
     job = SimpleNamespace(attempts=[], delivered=SimpleNamespace(token_ids=[]))
     for each in many:
-        dispatcher._record(job, _Attempt(each, Work(), 0.0, 0), "peer-lost")
-    dispatcher._record(job, _Attempt(many[-1], Work(), 0.0, 0), "ok")
+        dispatcher._record(job, Attempt(each, Work(), 0.0, 0), "peer-lost")
+    dispatcher._record(job, Attempt(many[-1], Work(), 0.0, 0), "ok")
     assert len(job.attempts) == dispatch._MOST_TOLD + 1
     assert [each["node"] for each in job.attempts] == [each.candidate.peer_id for each in (*many[:32], many[-1])]
