@@ -248,6 +248,7 @@ class Dispatcher:
                 "node": chosen.peer_id,
                 "node_name": self._book.node_name(chosen.peer_id),
                 "backend": chosen.backend,
+                "precision": chosen.precision,
                 "outcome": str(outcome),
                 "seconds": trio.current_time() - attempt.began,
                 "outputs": len(job.delivered.token_ids) - attempt.outputs_before,

@@ -12,13 +12,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_jobs import Job
 from ..client_map import outcomes
-from ..client_requests import NodeLostError, checked_timeout
+from ..client_requests import TEXT_GENERATION, NodeLostError, checked_timeout
 from ..map_window import Outcome, Window, checked_concurrency, own_task, usual_concurrency
 from .batch_file import (
     Kept,
@@ -93,6 +93,11 @@ class _Each:
     id: str | int | None = None
 
 
+def _defaults(task: str) -> dict[str, Any]:
+    """A line is what `--input` is: for a model that writes text, a message to the assistant."""
+    return {"chat": True} if task == TEXT_GENERATION else {}
+
+
 class _Batch:
     """One run of one batch.
 
@@ -104,10 +109,10 @@ class _Batch:
         self.before = 0
         self._client = client
         self._options = options
-        self._params = params_of(options.param)
         info = client.model_info(options.model)
         self._model = str(info["cid"])
         self._task = options.task or own_task(info, options.model)
+        self._params = {**_defaults(self._task), **params_of(options.param)}
         self._concurrency = options.concurrency or usual_concurrency(info)
         sha256, self._total = survey(options.batch)
         self._header = header_line(sha256, self._model, self._task, self._params)

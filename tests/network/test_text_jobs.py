@@ -138,6 +138,19 @@ def test_run_prints_a_text_whole_or_as_it_comes(node, client):
     assert len(two["value"]) == 2
 
 
+def test_a_batch_of_texts_is_one_of_messages(node, tmp_path):
+    lines = ["hello", {"input": MESSAGES}, {"input": "hello", "params": {"chat": False}}, {"input": 5}]
+    batch, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    batch.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ("--param", "max_new_tokens=4", "--param", "ignore_eos=true")
+    run(node, "tiny", "--batch", str(batch), "--out", str(out), *flags, status=1)
+    _, first, second, raw, wrong = map(json.loads, out.read_text().splitlines())
+    assert first["value"] == second["value"]
+    assert len(first["value"]["token_ids"]) == 4
+    assert raw["value"]["prompt_tokens"] == 5 < first["value"]["prompt_tokens"]
+    assert wrong["error"]["code"] == "bad-input"
+
+
 def test_flags_for_texts_are_refused_elsewhere(node):
     assert (
         "--stream is for models that write text" in run(node, "sentence", "--input", "x", "--stream", status=2).stderr
@@ -173,3 +186,4 @@ def test_the_real_model_goes_on_where_its_node_was_killed(tmp_path):
             assert stream.text == undisturbed["torch"]
             assert [attempt["outcome"] for attempt in stream.report["attempts"]] == ["peer-lost", "ok"]
             assert sum(attempt["outputs"] for attempt in stream.report["attempts"]) == 48
+            assert [attempt["precision"] for attempt in stream.report["attempts"]] == ["f32", "f32"]
