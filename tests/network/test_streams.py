@@ -86,30 +86,38 @@ def test_a_node_alone_goes_on_when_its_worker_is_back(node, tmp_path):
         assert [attempt["outputs"] for attempt in stream.report["attempts"]] == [7, TOKENS - 7]
 
 
-def test_when_the_entry_node_dies_the_rest_is_asked_for_again(tmp_path):
-    held = Held(tmp_path / "hold", "token-9")
-    model = make_echo_model(tmp_path / "model")
-    with NodeProcess("mortal", tmp_path / "data", "--backends", "echo") as node:
-        client = node.client()
-        cid = client.add_model(model, "echo")["cid"]
-        stream = stream_of(client, asked_for(cid, **held.params))
-        held.wait()
-        wait_until(lambda: len(stream.token_ids) == 9)
-        node.kill()
-        got = []
-        with pytest.raises(JobError) as failed:
-            got.extend(stream)
-        assert (failed.value.code, bool(failed.value.hint)) == ("peer-lost", True)
-        assert "".join(got) == stream.text == WHOLE[: len("0 1 2 3 4 5 6 7 8 ")]
-    held.release()
-    with NodeProcess("mortal", tmp_path / "data", "--backends", "echo") as node:
-        node.wait_ready()
-        rest = client.resume_stream(stream)
-        assert rest.job_id == stream.job_id
-        assert "".join(rest) == WHOLE[len(stream.text) :]
-        assert (rest.text, rest.token_ids) == (WHOLE, list(range(TOKENS)))
-        assert rest.report["attempts"][0]["outputs"] == TOKENS - 9
-        client.close()
+@pytest.mark.parametrize("stage", ["before-admission", "load", "compute", "token-9", "before-result"])
+def test_when_the_entry_node_dies_the_rest_is_asked_for_again(tmp_path, stage):
+    """Its client gets a clear error and, when it is back, the rest of the same job; the peer that computed is free."""
+    held, had = Held(tmp_path / "hold", stage), STAGES.get(stage, 9)
+    settings = {"load_hold": str(held.folder)} if stage == "load" else {}
+    with NodeProcess("peer", tmp_path / "peer", "--backends", "echo") as peer:
+        flags = ("--backends", "none", "--join", peer.wait_ready()["token"])
+        with peer.client() as at_peer:
+            cid = at_peer.add_model(make_echo_model(tmp_path / "model", **settings), "echo")["cid"]
+            with NodeProcess("mortal", tmp_path / "data", *flags) as entry:
+                client = entry.client()
+                wait_until(lambda: offers_of(client, cid) == ["peer"], what="the offer")
+                stream = stream_of(client, asked_for(cid, **held.params))
+                held.wait()
+                wait_until(lambda: len(stream.token_ids) == had, what="the tokens so far")
+                entry.kill()
+                got = []
+                with pytest.raises(JobError) as failed:
+                    got.extend(stream)
+                assert (failed.value.code, bool(failed.value.hint)) == ("peer-lost", True)
+                assert "".join(got) == stream.text == "".join(f"{place} " for place in range(had))
+            held.release()
+            wait_until(lambda: at_peer.status()["backends"][0]["queued"] == 0, what="the end of the job at the peer")
+            with NodeProcess("mortal", tmp_path / "data", *flags) as entry:
+                entry.wait_ready()
+                wait_until(lambda: offers_of(client, cid) == ["peer"], what="the offer again")
+                rest = client.resume_stream(stream)
+                assert rest.job_id == stream.job_id
+                assert "".join(rest) == WHOLE[len("".join(got)) :]
+                assert (rest.text, rest.token_ids) == (WHOLE, list(range(TOKENS)))
+                assert rest.report["attempts"][-1]["outputs"] == TOKENS - had
+                client.close()
 
 
 def test_the_same_job_is_computed_once_however_often_it_is_asked_for(node):
