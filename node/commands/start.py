@@ -21,8 +21,9 @@ _MOST_TOLD = 8
 
 
 def start(options: argparse.Namespace) -> int:
-    # Until the node takes them, signals end the process at once: an exception in the middle of an import can get lost.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Until the node takes it, Ctrl-C ends the process at once: an exception in the middle of an import can get lost.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings = config.load({flag: getattr(options, flag) for flag in FLAGS}, options.data_dir)
     config.make_data_dir(settings.data_dir)
     from .. import app

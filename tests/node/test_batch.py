@@ -219,7 +219,10 @@ def test_ctrl_c_is_quiet_and_reaches_the_node(open_door, files):
             time.sleep(0.01)
         door.wait_for(RequestReceived, 2)
         program.send_signal(signal.SIGINT)
-        assert program.communicate(timeout=20) == (b"", b"")
+        try:
+            assert program.communicate(timeout=20) == (b"", b"")
+        finally:
+            program.kill()  # leaving the `with` waits for it without an end
     assert program.returncode == 130
     door.wait_for(Cancelled)
     assert [line.get("value") for line in told(files[-1])[1:]] == ["a"]
