@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 log = logging.getLogger(__name__)
@@ -13,33 +14,36 @@ _TOKENS: Final = 32
 _WORTH_IT: Final = 0.9
 
 
-def prefer_onednn(model: Any) -> int:
-    """Replaces every plain `Linear` of `model` if a trial on its largest one is faster; the number replaced."""
+def prefer_onednn(model: Any, tokens: int = _TOKENS) -> int:
+    """Replaces each plain `Linear` of a shape that is faster so for that many tokens; the number replaced.
+
+    Each shape is tried once: which is faster depends on the processor, on the shape, and on how many tokens there are.
+    """
     import torch
 
-    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
-    if not layers or not hasattr(torch.ops, "mkldnn") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not hasattr(torch.ops, "mkldnn") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
-    largest = max(layers, key=lambda layer: layer.weight.numel())
-    try:
-        if not _is_faster(largest):
-            return 0
-    except (RuntimeError, AttributeError) as error:
-        log.info("oneDNN is not used: %s", error)
-        return 0
-    return _replace(model)
+    tried: dict[tuple[int, int], bool] = {}
+
+    def is_faster(layer: Any) -> bool:
+        shape = layer.in_features, layer.out_features
+        if shape not in tried:
+            tried[shape] = _is_faster(layer, tokens)
+        return tried[shape]
+
+    return _replace(model, is_faster)
 
 
-def _replace(module: Any) -> int:
+def _replace(module: Any, is_faster: Callable[[Any], bool]) -> int:
     import torch
 
     replaced = 0
     for name, child in list(module.named_children()):
-        if type(child) is torch.nn.Linear:
+        if type(child) is not torch.nn.Linear:
+            replaced += _replace(child, is_faster)
+        elif is_faster(child):
             setattr(module, name, _packed(child))
             replaced += 1
-        else:
-            replaced += _replace(child)
     return replaced
 
 
@@ -62,15 +66,19 @@ def _packed(linear: Any) -> Any:
     return PackedLinear()
 
 
-def _is_faster(linear: Any) -> bool:
+def _is_faster(linear: Any, tokens: int) -> bool:
     import torch
 
-    states = torch.ones(1, _TOKENS, linear.in_features)
-    packed = _packed(linear)
-    with torch.inference_mode():
-        if not torch.allclose(linear(states), packed(states), atol=1e-4, rtol=1e-4):
-            return False
-        return _best_s(packed, states) < _WORTH_IT * _best_s(linear, states)
+    states = torch.ones(1, tokens, linear.in_features)
+    try:
+        packed = _packed(linear)
+        with torch.inference_mode():
+            if not torch.allclose(linear(states), packed(states), atol=1e-4, rtol=1e-4):
+                return False
+            return _best_s(packed, states) < _WORTH_IT * _best_s(linear, states)
+    except (RuntimeError, AttributeError) as error:
+        log.info("oneDNN is not used: %s", error)
+        return False
 
 
 def _best_s(layer: Any, states: Any) -> float:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _PRECISIONS: Final = ("f32", "bf16")
 #: task → the class of transformers that loads it.
 _CLASSES: Final = {"feature-extraction": "AutoModel", "text-generation": "AutoModelForCausalLM"}
+#: task → how many tokens go through its layers at a time, most of the time.
+_TOKENS: Final = {"feature-extraction": 32, "text-generation": 1}
 
 
 class TorchBackend:
@@ -50,7 +52,7 @@ class TorchBackend:
         before = resident_bytes()
         dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         model = _load(folder, _CLASSES[facts.task], dtype)
-        linear = prefer_onednn(model) if options.precision == "f32" else 0
+        linear = prefer_onednn(model, _TOKENS[facts.task]) if options.precision == "f32" else 0
         options.progress("loading", 1, 1)
         memory = max(resident_bytes() - before, sum(p.numel() * p.element_size() for p in model.parameters()))
         details = _details(model, options, linear)

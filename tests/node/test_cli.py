@@ -193,7 +193,11 @@ def test_a_folder_is_sent_from_the_root(run, door, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     assert run("model", "add", "model", "--name", "n")[0] == 0
-    assert values.unpack(door.wait_for(CallReceived)[0].payload) == {"path": str(tmp_path / "model"), "name": "n"}
+    assert values.unpack(door.wait_for(CallReceived)[0].payload) == {
+        "path": str(tmp_path / "model"),
+        "name": "n",
+        "anyway": False,
+    }
 
 
 WRONG = [

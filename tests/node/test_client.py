@@ -106,7 +106,9 @@ def test_every_operation_reaches_its_method(open_door, tmp_path, monkeypatch):
             "method": "model.add",
             "path": str(tmp_path / "folder"),
             "name": "n",
+            "anyway": False,
         }
+        assert client.add_model("folder", anyway=True)["anyway"] is True
         assert client.get_model("m") == {"method": "model.get", "model": "m", "name": None}
         assert client.remove_model("m") == {"method": "model.rm", "model": "m"}
         assert client.pin_model("m") == {"method": "pin.add", "model": "m"}
