@@ -47,7 +47,7 @@ def run(
     texts = []
     for text in inputs:
         prompt, chat = _prompt(text, options)
-        asked["chat"] = chat
+        asked["chat"] = params.get("chat", chat)
         asked["timeout"] = max(0.001, until - time.monotonic())
         stream = client.generate(options.model, prompt, stream=True, **asked)
         texts.append(_finished(stream, options))

@@ -132,6 +132,8 @@ def test_run_prints_a_text_whole_or_as_it_comes(node, client):
     assert document["value"]["prompt_tokens"] > 4
     *pieces, last = map(json.loads, run(node, "tiny", "--input", "x", "--stream", "--json", *flags).stdout.splitlines())
     assert "".join(piece["text"] for piece in pieces) == last["value"]["generated_text"]
+    as_raw = json.loads(run(node, "tiny", "--input", "once", "--param", "chat=false", "--json", *flags).stdout)
+    assert as_raw["value"]["generated_text"] == expected
     two = json.loads(
         run(node, "tiny", "--input", "a", "--input", "b", "--system", "Be brief.", "--json", *flags).stdout
     )
