@@ -38,8 +38,15 @@ class Held:
     def params(self) -> dict[str, str]:
         return {"hold": self.stage, "hold_dir": str(self.folder)}
 
+    def is_reached(self) -> bool:
+        return (self.folder / f"{self.stage}.held").exists()
+
     def wait(self) -> None:
-        wait_until((self.folder / f"{self.stage}.held").exists, what=f"the stage {self.stage}")
+        wait_until(self.is_reached, what=f"the stage {self.stage}")
+
+    def forget(self) -> None:
+        """Another job may be held at the same stage."""
+        (self.folder / f"{self.stage}.held").unlink()
 
     def release(self) -> None:
         (self.folder / f"{self.stage}.go").touch()

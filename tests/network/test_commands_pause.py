@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from cluster import NodeProcess, make_echo_model, run_json
 from cluster import run_program as run
 from ipfs_accel_node.protocols.errors import AccelError
-
-
-def wait_until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"it did not come about within {seconds} s"
-        time.sleep(0.02)
-    return value
+from striking import wait_until
 
 
 def state_of(client, name) -> str:

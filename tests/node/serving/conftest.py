@@ -17,29 +17,9 @@ from ipfs_accel_node.node.serving.service import ServingService, ServingSettings
 from ipfs_accel_node.node.serving.workers import Supervision
 from ipfs_accel_node.protocols import values
 from ipfs_accel_node.protocols.inference import Request
+from striking import Held
 
 SOON_S = 10.0
-
-
-class Held:
-    """A hold point of the echo backend: waits until it is reached, lets it go."""
-
-    def __init__(self, folder: Path, stage: str) -> None:
-        folder.mkdir(exist_ok=True)
-        self.folder, self.stage = folder, stage
-
-    @property
-    def params(self) -> dict[str, str]:
-        return {"hold": self.stage, "hold_dir": str(self.folder)}
-
-    def is_reached(self) -> bool:
-        return (self.folder / f"{self.stage}.held").exists()
-
-    def forget(self) -> None:
-        (self.folder / f"{self.stage}.held").unlink()
-
-    def release(self) -> None:
-        (self.folder / f"{self.stage}.go").touch()
 
 
 @pytest.fixture
