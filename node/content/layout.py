@@ -29,12 +29,19 @@ _PARTIAL_KEPT_S: Final = 14 * 86_400.0
 
 @dataclass(frozen=True)
 class Label:
-    """What may change about a model; times in seconds since 1970. A pinned model is not removed."""
+    """What may change about a model; times in seconds since 1970. A pinned model is not removed.
+
+    `origin` says where it came from, like `hf:owner/name@revision`; `license` is as its publisher names it. A `gated`
+    model was given to this node's owner alone, and never leaves the cluster. What is not known is empty.
+    """
 
     name: str
     added_at: float
     last_used: float
     pinned: bool = False
+    origin: str = ""
+    license: str = ""
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,15 @@ class Layout:
         """A label that cannot be read is replaced by one without a name."""
         try:
             fields = json.loads(self.label(cid).read_bytes())
-            times = float(fields["added_at"]), float(fields["last_used"])
-            return Label(str(fields["name"]), *times, pinned=fields.get("pinned") is True)
+            return Label(
+                str(fields["name"]),
+                float(fields["added_at"]),
+                float(fields["last_used"]),
+                pinned=fields.get("pinned") is True,
+                origin=str(fields.get("origin", "")),
+                license=str(fields.get("license", "")),
+                gated=fields.get("gated") is True,
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: %s", self.label(cid), error)
             added_at = self.model(cid).stat().st_mtime

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +42,25 @@ class StoredModel:
 
     cid: str
     cid_bytes: bytes
-    name: str
     path: Path
     size: int
-    added_at: float
-    last_used: float
-    pinned: bool
+    label: Label
+
+    @property
+    def name(self) -> str:
+        return self.label.name
+
+    @property
+    def added_at(self) -> float:
+        return self.label.added_at
+
+    @property
+    def last_used(self) -> float:
+        return self.label.last_used
+
+    @property
+    def pinned(self) -> bool:
+        return self.label.pinned
 
 
 class ModelStore:
@@ -139,13 +152,13 @@ class ModelStore:
         given = names.checked(name) if name else ""
         with coded_errors(), self._changing:
             old = self._require(cid)
-            return self._relabel(cid, Label(given, old.added_at, old.last_used, old.pinned))
+            return self._relabel(cid, replace(old.label, name=given))
 
     def pin(self, cid: bytes, *, pinned: bool) -> StoredModel:
         """Keeps a model from being removed, or no longer. Raises AccelError unknown-model."""
         with coded_errors(), self._changing:
             old = self._require(cid)
-            return self._relabel(cid, Label(old.name, old.added_at, old.last_used, pinned))
+            return self._relabel(cid, replace(old.label, pinned=pinned))
 
     def check_removable(self, cid: bytes) -> None:
         """Raises AccelError unknown-model, model-pinned."""
@@ -220,7 +233,7 @@ class ModelStore:
     def _note_use(self, cid: bytes, now: float) -> None:
         model = self._stored.get(cid)
         if model is not None:
-            label = Label(model.name, model.added_at, now, model.pinned)
+            label = replace(model.label, last_used=now)
             with coded_errors():
                 self._layout.write_label(cid, label, synced=False)
             self._remember(cid, label)
@@ -230,9 +243,7 @@ class ModelStore:
         return self._remember(cid, label)
 
     def _remember(self, cid: bytes, label: Label) -> StoredModel:
-        folder, size = self._layout.model(cid), self._contents[cid].size
-        times = label.added_at, label.last_used
-        model = StoredModel(format_cid(cid), cid, label.name, folder, size, *times, label.pinned)
+        model = StoredModel(format_cid(cid), cid, self._layout.model(cid), self._contents[cid].size, label)
         self._stored[cid] = model
         return model
 
@@ -256,7 +267,7 @@ def _label(old: StoredModel | None, name: str) -> Label:
     now = time.time()
     if old is None:
         return Label(name, now, now)
-    return Label(name or old.name, old.added_at, now, old.pinned)
+    return replace(old.label, name=name or old.name, last_used=now)
 
 
 @contextmanager
