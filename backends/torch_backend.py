@@ -54,7 +54,7 @@ class TorchBackend:
         model = _load(folder, _CLASSES[facts.task], dtype)
         linear = prefer_onednn(model, _TOKENS[facts.task]) if options.precision == "f32" else 0
         options.progress("loading", 1, 1)
-        memory = max(resident_bytes() - before, sum(p.numel() * p.element_size() for p in model.parameters()))
+        memory = max(resident_bytes() - before, _weight_bytes(model))
         details = _details(model, options, linear)
         if facts.task == "text-generation":
             return TextModel(facts, generating(model), details, options.precision, memory)
@@ -85,6 +85,11 @@ def _load(folder: Path, cls: str, dtype: Any) -> Any:
         raise BackendError("not-a-model", f"its weights lack {len(missing)} tensors, {missing[0] if missing else ''}")
     log.info("loaded in %.1f s", time.perf_counter() - began)
     return model.eval()
+
+
+def _weight_bytes(model: Any) -> int:
+    """Weights that oneDNN has laid out for itself are buffers."""
+    return sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
 
 
 def _encoding(model: Any) -> Encode:

@@ -9,6 +9,8 @@ import pytest
 import real_model
 from cluster import NodeProcess
 
+pytestmark = pytest.mark.alone
+
 TEXT = "A man is playing guitar in the garden"
 
 
@@ -63,6 +65,7 @@ def serve(node, cid, count):
     return served
 
 
+@pytest.mark.alone
 def test_at_least_95_of_100_jobs_go_to_the_faster_node(nodes):
     processes, cid = nodes
     measured = offers(processes["entry"], cid)

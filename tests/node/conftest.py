@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -158,3 +159,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(ENVIRONMENT_PREFIX):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch) -> Iterator[Path]:
+    """A user's runtime folder. Its path is short, as real ones are: a socket's may have 104 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)

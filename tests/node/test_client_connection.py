@@ -27,10 +27,10 @@ def test_a_socket_that_nobody_listens_at_is_no_node(tmp_path):
     path.unlink()
 
 
-def test_a_node_that_was_started_elsewhere_is_found(open_door, tmp_path, monkeypatch):
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    door = open_door()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def test_a_node_that_was_started_elsewhere_is_found(open_door, runtime_dir, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delenv("XDG_RUNTIME_DIR")
+        door = open_door()
     assert Paths(door.data_dir).socket != door.path
     with Client(door.data_dir) as client:
         assert client.status() == {"method": "status"}

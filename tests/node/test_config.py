@@ -212,12 +212,12 @@ def test_variables_that_are_empty_or_unknown(tmp_path, monkeypatch):
     assert "'IPFS_ACCEL_MEMORY'" in refused.value.hint
 
 
-def test_a_client_looks_where_a_node_may_listen(tmp_path, monkeypatch):
+def test_a_client_looks_where_a_node_may_listen(tmp_path, runtime_dir, monkeypatch):
     paths = config.Paths(tmp_path)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    without = config.Paths(tmp_path).socket
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert paths.socket == tmp_path / "ipfs-accel-node" / without.name
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delenv("XDG_RUNTIME_DIR")
+        without = config.Paths(tmp_path).socket
+    assert paths.socket == runtime_dir / "ipfs-accel-node" / without.name
     assert paths.sockets[0] == paths.socket
     assert without in paths.sockets
     assert len({path.name for path in paths.sockets}) == 1
