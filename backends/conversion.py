@@ -27,14 +27,14 @@ _VERSIONED: Final = ("openvino", "optimum-intel", "transformers")
 def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
     """The folder with the model for OpenVINO. Raises BackendError conversion-failed, backend-missing."""
     target = options.cache / _key(options.key, task)
-    if (target / MODEL_FILE).exists():
+    if target.exists():
         return target
     options.progress("converting", 0, 1)
     aside = options.cache / f"{target.name}.{uuid4().hex[:8]}.tmp"
     aside.mkdir(parents=True)
     try:
-        _run(folder, aside, task)
-        if not (target / MODEL_FILE).exists():
+        _run(folder, aside)
+        if not target.exists():
             os.replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -42,8 +42,8 @@ def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
     return target
 
 
-def _run(folder: Path, target: Path, task: str) -> None:
-    command = [sys.executable, "-m", f"{__package__}.convert", str(folder), str(target), "--task", task]
+def _run(folder: Path, target: Path) -> None:
+    command = [sys.executable, "-m", f"{__package__}.convert", str(folder), str(target)]
     with tempfile.TemporaryFile() as output:
         # The child ends when its standard input does, so that it never outlives this process.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
@@ -58,7 +58,7 @@ def _run(folder: Path, target: Path, task: str) -> None:
                 child.stdin.close()
         output.seek(0)
         said = output.read().decode(errors="replace")
-    if status or not (target / MODEL_FILE).exists():
+    if status or not any(target.glob("*.xml")):
         log.warning("converting failed:\n%s", said[-4000:])
         last = (said.strip().splitlines() or [f"status {status}"])[-1]
         raise BackendError("conversion-failed", f"converting to OpenVINO failed: {last[:300]}", "The log says more.")

@@ -1,6 +1,6 @@
 """The converting process: a checked Hugging Face folder in, an OpenVINO model of the same precision out.
 
-    python -m ipfs_accel_node.backends.convert FOLDER TARGET --task feature-extraction
+    python -m ipfs_accel_node.backends.convert FOLDER TARGET
 
 It is bounded in memory, and whatever happens in it happens to no worker.
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from .conversion import MODEL_FILE
 from .interface import BackendError
-from .loading import inspect
+from .loading import ModelFacts, inspect
+from .torch_stages import TorchStage
 
 #: task → the class of optimum-intel that exports it.
 _CLASSES = {"feature-extraction": "OVModelForFeatureExtraction", "text-generation": "OVModelForCausalLM"}
@@ -28,7 +29,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--task", required=True, choices=sorted(_CLASSES))
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -38,7 +38,8 @@ def main() -> None:
         sys.exit(str(error))
     bound = facts.memory_bytes * _MEMORY_FACTOR + _MEMORY_BASE
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    _convert(options.folder, options.target, options.task)
+    convert = _convert_stages if facts.family.staged else _convert
+    convert(facts, options.target)
 
 
 def _end_with_parent() -> None:
@@ -47,13 +48,40 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _convert(folder: Path, target: Path, task: str) -> None:
+def _convert_stages(facts: ModelFacts, target: Path) -> None:
+    """Each stage as a file of its name. What the modules warn of while they are traced was looked into."""
+    import openvino as ov
+    import torch
+
+    from .torch_backend import load_checked
+    from .torch_stages import stages_of
+
+    model = load_checked(facts.folder, facts.family.torch_class, torch.float32)
+    for name, stage in stages_of(facts.family, model).items():
+        with torch.no_grad():
+            converted = ov.convert_model(stage.module, example_input=stage.example)
+        converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
+        ov.save_model(converted, target / f"{name}.xml", compress_to_fp16=False)
+
+
+def _shape(stage: TorchStage, name: str) -> list[int]:
+    """-1 for an axis that may have any length."""
+    free = stage.free.get(name, ())
+    return [-1 if axis in free else size for axis, size in enumerate(stage.example[name].shape)]
+
+
+def _convert(facts: ModelFacts, target: Path) -> None:
     import openvino as ov
     from optimum import intel
 
-    cls = getattr(intel, _CLASSES[task])
+    cls = getattr(intel, _CLASSES[facts.task])
     model = cls.from_pretrained(
-        str(folder), export=True, compile=False, load_in_8bit=False, trust_remote_code=False, local_files_only=True
+        str(facts.folder),
+        export=True,
+        compile=False,
+        load_in_8bit=False,
+        trust_remote_code=False,
+        local_files_only=True,
     )
     ov.save_model(model.model, target / MODEL_FILE, compress_to_fp16=False)
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from .families.known import ECHO, MODEL_TYPES, Family, family_of
 from .interface import BackendError
+from .shapes import check_shapes, part_of
 
 _MAX_JSON: Final = 64 << 20
 _MAX_CONFIG: Final = 1 << 20
 _MAX_HEADER: Final = 64 << 20
 _MAX_TENSORS: Final = 200_000
 _MAX_DIMENSIONS: Final = 16
-_MAX_DIGITS: Final = 9
 _DTYPE_SIZES: Final = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -29,19 +30,6 @@ _DTYPE_SIZES: Final = {
 #: Beyond the weights themselves: buffers, the engine's own copies, activations.
 _MEMORY_FACTOR: Final = 1.5
 _MEMORY_BASE: Final = 64 << 20
-
-#: model_type in config.json → the task it is served for.
-TASKS: Final = {
-    "echo": "echo",
-    "bert": "feature-extraction",
-    "distilbert": "feature-extraction",
-    "mpnet": "feature-extraction",
-    "roberta": "feature-extraction",
-    "xlm-roberta": "feature-extraction",
-    "gpt2": "text-generation",
-    "llama": "text-generation",
-    "opt": "text-generation",
-}
 
 
 @dataclass(frozen=True)
@@ -59,10 +47,18 @@ class ModelFacts:
 
     folder: Path
     model_type: str
-    task: str
+    family: Family
     config: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     memory_bytes: int = 0
+
+    @property
+    def task(self) -> str:
+        return self.family.task
+
+    def part(self, name: str) -> dict[str, Any]:
+        """The configuration of one part, such as `text_config`, with what transformers takes for granted."""
+        return part_of(self.model_type, self.config, name)
 
 
 def inspect(folder: Path) -> ModelFacts:
@@ -80,17 +76,19 @@ def inspect(folder: Path) -> ModelFacts:
             raise BackendError(
                 "unsafe-model", f"config.json asks for code of its own ({key})", "Such models are never loaded."
             )
-    task = TASKS.get(model_type)
-    if task is None:
+    family = family_of(config)
+    if family is None:
         raise BackendError(
-            "unsupported-task", f"models of type {model_type!r} are not served yet", f"Served: {', '.join(TASKS)}."
+            "unsupported-task",
+            f"models of type {model_type!r} are not served yet",
+            f"Served: {', '.join(MODEL_TYPES)}.",
         )
-    if task == "echo":
-        return ModelFacts(folder, model_type, task, config)
+    if family is ECHO:
+        return ModelFacts(folder, model_type, family, config)
     tensors = read_tensors(folder)
-    _check_shapes(model_type, config, tensors)
+    check_shapes(model_type, config, {name: tensor.shape for name, tensor in tensors.items()})
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    return ModelFacts(folder, model_type, task, config, tensors, int(parameters * 4 * _MEMORY_FACTOR) + _MEMORY_BASE)
+    return ModelFacts(folder, model_type, family, config, tensors, int(parameters * 4 * _MEMORY_FACTOR) + _MEMORY_BASE)
 
 
 def read_json(folder: Path, name: str, limit: int = _MAX_JSON) -> dict[str, Any]:
@@ -182,62 +180,6 @@ def _check_header(name: str, header: dict[str, Any], data_size: int) -> dict[str
     if any(first[1] > second[0] for first, second in itertools.pairwise(spans)):
         _not_a_model(f"tensors of {name} overlap")
     return tensors
-
-
-@dataclass(frozen=True)
-class _Dimensions:
-    """What a configuration calls its sizes, and the ends of the names of the tensors that have them."""
-
-    hidden: tuple[str, ...] = ("hidden_size", "dim")
-    layers: tuple[str, ...] = ("num_hidden_layers", "n_layers")
-    intermediate: tuple[str, ...] = ("intermediate_size", "hidden_dim")
-    embedding: str = "word_embeddings.weight"
-    layer: str = "layer"
-
-
-_DIMENSIONS: Final = {
-    "llama": _Dimensions(embedding="embed_tokens.weight", layer="layers"),
-    "opt": _Dimensions(
-        hidden=("word_embed_proj_dim",), intermediate=("ffn_dim",), embedding="embed_tokens.weight", layer="layers"
-    ),
-    "gpt2": _Dimensions(hidden=("n_embd",), layers=("n_layer",), embedding="wte.weight", layer="h"),
-}
-
-
-def _check_shapes(model_type: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """What the configuration would have an engine allocate is what the file holds."""
-    names = _DIMENSIONS.get(model_type, _Dimensions())
-    hidden, vocabulary = _count(config, *names.hidden), _count(config, "vocab_size")
-    embedding = next((each for name, each in tensors.items() if name.endswith(names.embedding)), None)
-    if embedding is None or embedding.shape != (vocabulary, hidden):
-        _not_a_model(f"config.json says {vocabulary} x {hidden} embeddings, and the weights have another shape")
-    layers = _count(config, *names.layers)
-    found = {_layer_of(name, names.layer) for name in tensors} - {-1}
-    if len(found) != layers or max(found, default=-1) >= layers:  # the numbers are not spelt out: they may be millions
-        _not_a_model(f"config.json says {layers} layers, and the weights have {len(found)}")
-    intermediate = _intermediate(model_type, config, names)
-    if not any(intermediate in tensor.shape for tensor in tensors.values()):
-        _not_a_model(f"config.json says an intermediate size of {intermediate}, and no weight has it")
-
-
-def _intermediate(model_type: str, config: dict[str, Any], names: _Dimensions) -> int:
-    if model_type == "gpt2":
-        return _count(config, "n_inner") if config.get("n_inner") is not None else 4 * _count(config, "n_embd")
-    return _count(config, *names.intermediate)
-
-
-def _count(config: dict[str, Any], *names: str) -> int:
-    value = next((config[name] for name in names if name in config), None)
-    if type(value) is not int or not 0 < value < 1 << 24:
-        _not_a_model(f"config.json gives no sound {names[0]}")
-    return value
-
-
-def _layer_of(name: str, called: str) -> int:
-    for before, number in itertools.pairwise(name.split(".")):
-        if before == called and number.isdecimal() and len(number) <= _MAX_DIGITS:
-            return int(number)
-    return -1
 
 
 def _not_a_model(why: str) -> NoReturn:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from .conversion import MODEL_FILE, ensure_converted
-from .families.sentence import Encode, Ids, SentenceModel, States
+from .families.known import TASKS
+from .families.sentence import Encode, SentenceModel, States
+from .families.staged import open_staged
+from .families.stages import Arrays, Stage
 from .families.text import TextModel
+from .families.tokenizing import Ids
 from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import ModelFacts, inspect
@@ -21,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = ("f32", "bf16")
 _DEVICE: Final = "CPU"
-_TASKS: Final = ("feature-extraction", "text-generation")
 
 
 class OpenVinoBackend:
@@ -44,7 +48,7 @@ class OpenVinoBackend:
             raise BackendError("backend-missing", "OpenVINO computes a wrong product here", "Install another release.")
         version = ov.__version__.split("-")[0]
         device = str(core.get_property(_DEVICE, "FULL_DEVICE_NAME")) or cpu_name()
-        return DeviceInfo(f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, _TASKS)
+        return DeviceInfo(f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, TASKS)
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         if options.precision not in _PRECISIONS:
@@ -53,16 +57,28 @@ class OpenVinoBackend:
         converted = ensure_converted(folder, facts.task, options)
         options.progress("loading", 0, 1)
         before = resident_bytes()
-        load = _text_model if facts.task == "text-generation" else _sentence_model
-        model = load(facts, converted, options)
+        model = _opening(facts)(facts, converted, options)
         options.progress("loading", 1, 1)
         weights = sum(tensor.size for tensor in facts.tensors.values())
         model.memory_bytes = max(resident_bytes() - before, weights)
         return model
 
 
+def _opening(facts: ModelFacts) -> Callable[[ModelFacts, Path, LoadOptions], LoadedModel]:
+    if facts.family.staged:
+        return _staged_model
+    return _text_model if facts.task == "text-generation" else _sentence_model
+
+
+def _staged_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+    compiled = {path.stem: _compile(path, options) for path in sorted(converted.glob("*.xml"))}
+    details = _details("OpenVINO CompiledModel", options, next(iter(compiled.values())))
+    stages = {name: _running(each) for name, each in compiled.items()}
+    return open_staged(facts, stages, details, options.precision, 0)
+
+
 def _sentence_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
-    compiled = _compile(converted, options)
+    compiled = _compile(converted / MODEL_FILE, options)
     details = _details("OpenVINO CompiledModel", options, compiled)
     return SentenceModel(facts, _encoding(compiled), details, options.precision, 0)
 
@@ -73,13 +89,13 @@ def _text_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> Loa
     return TextModel(facts, generating(pipeline), details, options.precision, 0)
 
 
-def _compile(converted: Path, options: LoadOptions) -> Any:
+def _compile(model: Path, options: LoadOptions) -> Any:
     """Precision is said: OpenVINO's own default on processors that have it is bf16."""
     import openvino as ov
 
     try:
         return ov.Core().compile_model(
-            converted / MODEL_FILE,
+            model,
             _DEVICE,
             {
                 "INFERENCE_PRECISION_HINT": options.precision,
@@ -93,18 +109,28 @@ def _compile(converted: Path, options: LoadOptions) -> Any:
 
 
 def _encoding(compiled: Any) -> Encode:
-    """One request object, one run at a time: a compiled model that is shared gives one caller another's output."""
-    request = compiled.create_infer_request()
+    run = _running(compiled)
     names = [port.get_any_name() for port in compiled.inputs]
-    lock = threading.Lock()
 
     def encode(input_ids: Ids, mask: Ids, types: Ids) -> States:
         given = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
-        with lock:
-            results = request.infer({name: given[name] for name in names}, share_inputs=True)
-            return np.array(results[0], dtype=np.float32)
+        states: States = run({name: given[name] for name in names})[0]
+        return states
 
     return encode
+
+
+def _running(compiled: Any) -> Stage:
+    """One request object, one run at a time: a compiled model that is shared gives one caller another's output."""
+    request = compiled.create_infer_request()
+    lock = threading.Lock()
+
+    def run(given: Arrays) -> list[Any]:
+        with lock:
+            results = request.infer(dict(given), share_inputs=True)
+            return [np.array(results[place], dtype=np.float32) for place in range(len(compiled.outputs))]
+
+    return run
 
 
 def _details(implementation: str, options: LoadOptions, compiled: Any = None) -> dict[str, Any]:

@@ -9,21 +9,24 @@ from typing import Any, Final
 
 import numpy as np
 
-from .families.sentence import Encode, Ids, SentenceModel, States
+from .families.known import TASKS
+from .families.sentence import Encode, SentenceModel, States
+from .families.staged import open_staged
 from .families.text import TextModel
+from .families.tokenizing import Ids
 from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import inspect
 from .onednn import prefer_onednn
+from .torch_stages import running, stages_of
 from .torch_text import generating
 
 log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = ("f32", "bf16")
-#: task → the class of transformers that loads it.
-_CLASSES: Final = {"feature-extraction": "AutoModel", "text-generation": "AutoModelForCausalLM"}
 #: task → how many tokens go through its layers at a time, most of the time.
 _TOKENS: Final = {"feature-extraction": 32, "text-generation": 1}
+_MANY_TOKENS: Final = 256
 
 
 class TorchBackend:
@@ -37,9 +40,7 @@ class TorchBackend:
         left = torch.arange(6, dtype=torch.float32).reshape(2, 3)
         if not torch.equal(left @ left.T, torch.tensor([[5.0, 14.0], [14.0, 50.0]])):
             raise BackendError("backend-missing", "torch computes a wrong product here", "Install another build of it.")
-        return DeviceInfo(
-            self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, tuple(_CLASSES)
-        )
+        return DeviceInfo(self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, TASKS)
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         import torch
@@ -51,18 +52,25 @@ class TorchBackend:
         options.progress("loading", 0, 1)
         before = resident_bytes()
         dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        model = _load(folder, _CLASSES[facts.task], dtype)
-        linear = prefer_onednn(model, _TOKENS[facts.task]) if options.precision == "f32" else 0
+        model = load_checked(folder, facts.family.torch_class, dtype)
+        tokens = _TOKENS.get(facts.task, _MANY_TOKENS)
+        linear = prefer_onednn(model, tokens) if options.precision == "f32" else 0
         options.progress("loading", 1, 1)
         memory = max(resident_bytes() - before, _weight_bytes(model))
         details = _details(model, options, linear)
         if facts.task == "text-generation":
             return TextModel(facts, generating(model), details, options.precision, memory)
+        if facts.family.staged:
+            return open_staged(facts, running(stages_of(facts.family, model)), details, options.precision, memory)
         return SentenceModel(facts, _encoding(model), details, options.precision, memory)
 
 
-def _load(folder: Path, cls: str, dtype: Any) -> Any:
-    """The model with every weight from the file; transformers alone would fill what is missing at random."""
+def load_checked(folder: Path, cls: str, dtype: Any) -> Any:
+    """The model with every weight from the file; transformers alone would fill what is missing at random.
+
+    Raises:
+        BackendError: not-a-model.
+    """
     import transformers
 
     began = time.perf_counter()
@@ -73,7 +81,6 @@ def _load(folder: Path, cls: str, dtype: Any) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
     except MemoryError:

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from ..interface import BackendError, Output, RunContext, Sample
 from ..loading import ModelFacts, inside, read_json
 from .samples import SIZES, text_of
-from .tokenizing import open_tokenizer
+from .tokenizing import Ids, open_tokenizer, padded
 
 #: Padded tokens of one batch, at most; texts are sorted by length, so little of it is padding.
 BATCH_TOKENS: Final = 4096
 MAX_TEXTS: Final = 65_536
 _POOLINGS: Final = ("mean", "cls", "none")
 
-Ids = NDArray[np.int64]
 States = NDArray[np.float32]
 #: (input_ids, attention_mask, token_type_ids), each [batch, tokens] → last hidden states [batch, tokens, d]
 Encode = Callable[[Ids, Ids, Ids], States]
@@ -154,17 +153,6 @@ def batches(lengths: list[int], budget: int = BATCH_TOKENS) -> Iterator[list[int
         batch.append(place)
     if batch:
         yield batch
-
-
-def padded(ids: list[list[int]], pad_id: int) -> tuple[Ids, Ids]:
-    """Input ids and attention mask, each [batch, tokens of the longest]."""
-    width = max(1, *map(len, ids)) if len(ids) > 1 else max(1, len(ids[0]))
-    input_ids = np.full((len(ids), width), pad_id, np.int64)
-    mask = np.zeros((len(ids), width), np.int64)
-    for row, each in enumerate(ids):
-        input_ids[row, : len(each)] = each
-        mask[row, : len(each)] = 1
-    return input_ids, mask
 
 
 def pool(states: States, mask: Ids, pooling: Pooling) -> list[States]:

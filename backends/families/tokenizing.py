@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..interface import BackendError
 from ..loading import inside
+
+Ids = NDArray[np.int64]
 
 
 def open_tokenizer(folder: Path, vocabulary: int) -> Any:
@@ -27,3 +32,14 @@ def open_tokenizer(folder: Path, vocabulary: int) -> Any:
     if tokenizer.get_vocab_size() > vocabulary:
         raise BackendError("not-a-model", "its tokenizer knows more tokens than its weights")
     return tokenizer
+
+
+def padded(ids: list[list[int]], pad_id: int) -> tuple[Ids, Ids]:
+    """Input ids and attention mask, each [batch, tokens of the longest]."""
+    width = max(1, *map(len, ids)) if len(ids) > 1 else max(1, len(ids[0]))
+    input_ids = np.full((len(ids), width), pad_id, np.int64)
+    mask = np.zeros((len(ids), width), np.int64)
+    for row, each in enumerate(ids):
+        input_ids[row, : len(each)] = each
+        mask[row, : len(each)] = 1
+    return input_ids, mask

@@ -12,8 +12,8 @@ from ..client_requests import MAX_PAYLOAD
 from ..map_window import checked_params
 from .whole_file import WholeFile
 
-#: How the names of those tasks begin that take a file as its bytes.
-_OF_BYTES: Final = ("audio-", "automatic-speech-recognition", "image-", "object-detection", "video-")
+#: What is in the names of those tasks that take a file as its bytes.
+_OF_BYTES: Final = ("audio", "speech", "image", "object-detection", "video")
 
 
 def for_task(inputs: Iterable[str | WholeFile], task: str) -> list[str | bytes]:
@@ -23,7 +23,7 @@ def for_task(inputs: Iterable[str | WholeFile], task: str) -> list[str | bytes]:
 
 def _content(path: str, task: str) -> str | bytes:
     data = _read(path)
-    if task.startswith(_OF_BYTES):
+    if any(kind in task for kind in _OF_BYTES):
         return data
     try:
         return data.decode()

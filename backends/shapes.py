@@ -1,0 +1,143 @@
+"""Whether the sizes in a configuration are those of the weights, before an engine allocates what it says.
+
+A model has one tower or several (text, vision, audio); each has so many layers, of a width, with an inner width. What
+a configuration leaves out is what transformers takes for granted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from .interface import BackendError
+
+_MAX_DIGITS: Final = 9
+_MOST: Final = 1 << 24
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Tower:
+    """What a configuration calls its sizes, and how the tensors that have them are named.
+
+    Attributes:
+        part: where in the configuration; empty for the whole of it.
+        prefix: how the names of its tensors begin, wherever a head may have put something before.
+        embedding: how the name of its embeddings [vocabulary, hidden] ends; empty where it has none.
+    """
+
+    part: str = ""
+    prefix: str = ""
+    hidden: tuple[str, ...] = ("hidden_size", "dim")
+    layers: tuple[str, ...] = ("num_hidden_layers", "n_layers")
+    intermediate: tuple[str, ...] = ("intermediate_size", "hidden_dim")
+    embedding: str = "word_embeddings.weight"
+    layer: str = "layer"
+    defaults: Mapping[str, int] = field(default_factory=dict)
+
+
+_CLIP_TEXT: Final = _Tower(
+    part="text_config",
+    prefix="text_model.",
+    embedding="token_embedding.weight",
+    layer="layers",
+    defaults={
+        "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "vocab_size": 49408,
+        "max_position_embeddings": 77, "pad_token_id": 1,
+    },
+)  # fmt: skip
+_CLIP_VISION: Final = _Tower(
+    part="vision_config",
+    prefix="vision_model.",
+    embedding="",
+    layer="layers",
+    defaults={"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_frames": 8},
+)
+_CLAP_TEXT: Final = _Tower(
+    part="text_config",
+    prefix="text_model.",
+    defaults={
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 50265,
+        "max_position_embeddings": 514, "pad_token_id": 1,
+    },
+)  # fmt: skip
+_ENCODER: Final = _Tower(embedding="")
+
+_TOWERS: Final[dict[str, tuple[_Tower, ...]]] = {
+    "llama": (_Tower(embedding="embed_tokens.weight", layer="layers"),),
+    "opt": (
+        _Tower(
+            hidden=("word_embed_proj_dim",), intermediate=("ffn_dim",), embedding="embed_tokens.weight", layer="layers"
+        ),
+    ),
+    "gpt2": (
+        _Tower(
+            hidden=("n_embd",), layers=("n_layer",), intermediate=("n_inner",), embedding="wte.weight", layer="h"
+        ),
+    ),
+    "clip": (_CLIP_TEXT, _CLIP_VISION),
+    "xclip": (_CLIP_TEXT, _CLIP_VISION),
+    "clap": (_CLAP_TEXT,),
+    "wav2vec2": (_Tower(embedding="", prefix="encoder.", layer="layers"),),
+    "videomae": (_ENCODER,),
+}  # fmt: skip
+
+
+def part_of(model_type: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One part of a configuration with its defaults. Raises BackendError not-a-model when it is no object."""
+    part = config.get(name, {}) if name else config
+    if not isinstance(part, Mapping):
+        _not_a_model(f"config.json gives no sound {name}")
+    tower = next((each for each in _TOWERS.get(model_type, ()) if each.part == name), _Tower())
+    return {**tower.defaults, **part}
+
+
+def check_shapes(model_type: str, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """What the configuration would have an engine allocate is what the file holds. Raises BackendError not-a-model."""
+    for tower in _TOWERS.get(model_type, (_Tower(),)):
+        own = {name: shape for name, shape in shapes.items() if not tower.prefix or f".{tower.prefix}" in f".{name}"}
+        _check_tower(tower, part_of(model_type, config, tower.part), own)
+
+
+def _check_tower(tower: _Tower, config: dict[str, Any], shapes: Shapes) -> None:
+    hidden = _count(config, *tower.hidden)
+    if tower.embedding:
+        vocabulary = _count(config, "vocab_size")
+        embedding = next((shape for name, shape in shapes.items() if name.endswith(tower.embedding)), None)
+        if embedding != (vocabulary, hidden):
+            _not_a_model(f"config.json says {vocabulary} x {hidden} embeddings, and the weights have another shape")
+    layers = _count(config, *tower.layers)
+    found = {_layer_of(name, tower.layer) for name in shapes} - {-1}
+    if len(found) != layers or max(found, default=-1) >= layers:  # the numbers are not spelt out: they may be millions
+        _not_a_model(f"config.json says {layers} layers, and the weights have {len(found)}")
+    intermediate = _intermediate(tower, config, hidden)
+    for what, size in (("an intermediate size", intermediate), ("a hidden size", hidden)):
+        if not any(size in shape for shape in shapes.values()):
+            _not_a_model(f"config.json says {what} of {size}, and no weight has it")
+
+
+def _intermediate(tower: _Tower, config: dict[str, Any], hidden: int) -> int:
+    if tower.intermediate == ("n_inner",) and config.get("n_inner") is None:  # GPT-2 leaves it to be worked out
+        return 4 * hidden
+    return _count(config, *tower.intermediate)
+
+
+def _count(config: Mapping[str, Any], *names: str) -> int:
+    value = next((config[name] for name in names if name in config), None)
+    if type(value) is not int or not 0 < value < _MOST:
+        _not_a_model(f"config.json gives no sound {names[0]}")
+    return value
+
+
+def _layer_of(name: str, called: str) -> int:
+    for before, number in itertools.pairwise(name.split(".")):
+        if before == called and number.isdecimal() and len(number) <= _MAX_DIGITS:
+            return int(number)
+    return -1
+
+
+def _not_a_model(why: str) -> NoReturn:
+    raise BackendError("not-a-model", f"this is no model that can be loaded: {why}", "Give a Hugging Face folder.")
