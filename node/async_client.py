@@ -212,10 +212,32 @@ class AsyncClient:
         return dict(await self._ask("client-token", timeout, new=new))
 
     async def add_model(
-        self, path: Path | str, name: str | None = None, *, anyway: bool = False, on_progress: OnProgress | None = None
+        self,
+        source: Path | str,
+        name: str | None = None,
+        *,
+        anyway: bool = False,
+        convert: bool = False,
+        license_name: str = "",
+        gated: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        absolute = str(await anyio.Path(path).absolute())
-        return dict(await self._operate("model.add", on_progress, path=absolute, name=name, anyway=anyway))
+        """A folder, or `hf:owner/name[@revision]`; the rest as for `Client`."""
+        from .model_source import needs_room, opened_source
+
+        report = on_progress or (lambda *_: None)
+        data_dir = (await self.status())["data_dir"] if needs_room(source, convert=convert) else ""
+        downloads = Path(data_dir) / "downloads"
+        opening = opened_source(source, downloads, name, convert=convert, on_progress=report)
+        found = await anyio.to_thread.run_sync(opening.__enter__)
+        try:
+            given = found.with_notes(license_name, gated=gated).as_arguments()
+            added = dict(await self._operate("model.add", on_progress, anyway=anyway, **given))
+        except BaseException as error:
+            opening.__exit__(type(error), error, error.__traceback__)
+            raise
+        await anyio.to_thread.run_sync(opening.__exit__, None, None, None)
+        return added
 
     async def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None

@@ -19,7 +19,7 @@ from ..protocols.errors import AccelError, ErrorCode
 from .content import names
 from .content.cid import format_cid
 from .content.fetch import Fetcher
-from .content.store import ModelStore, StoredModel
+from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
 from .mesh.mesh import Mesh
@@ -126,12 +126,13 @@ class Catalogue:
             return AccelError(ErrorCode.UNSUPPORTED_TASK, f"{name} does {model.task}, not {task}")
         return None
 
-    async def add(self, path: str, name: str | None, *, on_progress: OnProgress) -> StoredModel:
+    async def add(
+        self, path: str, name: str | None, *, origin: Origin = Origin(), take: bool = False, on_progress: OnProgress
+    ) -> StoredModel:
         """Imports a folder and begins to load and measure it. Raises AccelError."""
         report = _from_thread(on_progress)
-        stored = await trio.to_thread.run_sync(
-            partial(self._store.add, Path(path), name=name, progress=report), abandon_on_cancel=False
-        )
+        adding = partial(self._store.add, Path(path), name=name, origin=origin, take=take, progress=report)
+        stored = await trio.to_thread.run_sync(adding, abandon_on_cancel=False)
         self._arrived(stored)
         return stored
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode, docs_of
-from .commands.parsers import add_completion, add_node, add_pins, add_text_options
+from .commands.parsers import add_completion, add_models, add_node, add_pins, add_text_options
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_node(commands)
     _add_client_token(commands)
     _add_config(commands)
-    _add_model(commands)
+    add_models(commands)
     add_pins(commands)
     _add_run(commands)
     add_completion(commands)
@@ -140,28 +140,6 @@ def _add_config(commands: Any) -> None:
                 f"config show\n  {PROGRAM} config show --threads 4")  # fmt: skip
     _add(parts, "path", "settings:path", "print where config.toml stands or would stand", "config path")
     _settings(show)
-
-
-def _add_model(commands: Any) -> None:
-    parser = _add(commands, "model", "models:listing", "add, list, fetch and remove models", "model ls")
-    _elsewhere(parser)
-    models = parser.add_subparsers(title="commands", metavar="COMMAND")
-    add = _add(models, "add", "models:add", "copy a Hugging Face folder in and print its CID",
-               "model add ./all-MiniLM-L6-v2 --name minilm")  # fmt: skip
-    add.add_argument("folder", metavar="FOLDER")
-    add.add_argument("--name", help="what to call it")
-    add.add_argument("--anyway", action="store_true", help="also a folder that is no model that could be run")
-    add.set_defaults(remote=False)
-    listing = _add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
-    info = _add(models, "info", "models:info", "show one model", "model info minilm")
-    info.add_argument("model", metavar="MODEL")
-    get = _add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
-    get.add_argument("model", metavar="MODEL")
-    get.add_argument("--name", help="what to call it here")
-    remove = _add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
-    remove.add_argument("model", metavar="MODEL")
-    for each in (listing, info, get, remove):
-        _elsewhere(each)
 
 
 def _add_run(commands: Any) -> None:

@@ -250,14 +250,34 @@ class Client:
         return dict(self._ask("client-token", timeout, new=new))
 
     def add_model(
-        self, path: Path | str, name: str | None = None, *, anyway: bool = False, on_progress: OnProgress | None = None
+        self,
+        source: Path | str,
+        name: str | None = None,
+        *,
+        anyway: bool = False,
+        convert: bool = False,
+        license_name: str = "",
+        gated: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """Copies a Hugging Face folder into the node's store; `cid` of the answer names it everywhere.
+        """Adds a model to the node's store; `cid` of the answer names it everywhere.
 
-        Raises AccelError not-a-model or unsafe-model for what could not be run, unless it is added `anyway`.
+        Args:
+            source: a Hugging Face folder, or `hf:owner/name[@revision]`, which this process downloads.
+            anyway: also what could not be run.
+            convert: read weights that are pickles in a limited process, and write safetensors.
+            license_name, gated: what is noted of it; a gated model never leaves the cluster.
+
+        Raises:
+            AccelError: not-a-model, unsafe-model, gated-model, network-unreachable, disk-full, ….
         """
-        absolute = str(Path(path).absolute())
-        return dict(self._operate("model.add", on_progress, path=absolute, name=name, anyway=anyway))
+        from .model_source import needs_room, opened_source
+
+        report = on_progress or (lambda *_: None)
+        downloads = Path(self.status()["data_dir"] if needs_room(source, convert=convert) else "") / "downloads"
+        with opened_source(source, downloads, name, convert=convert, on_progress=report) as found:
+            given = found.with_notes(license_name, gated=gated)
+            return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments()))
 
     def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None

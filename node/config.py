@@ -47,6 +47,7 @@ class Paths:
         self.log = data_dir / "node.log"
         self.content = data_dir / "content"
         self.cache = data_dir / "cache"
+        self.downloads = data_dir / "downloads"
         self.toml = data_dir / "config.toml"
         self.client_certificate = data_dir / "client-door.pem"
         self.client_secret = data_dir / "client.secret"

@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     AMBIGUOUS_MODEL = "ambiguous-model"
     NOT_A_MODEL = "not-a-model"
     UNSAFE_MODEL = "unsafe-model"
+    GATED_MODEL = "gated-model"
     UNSUPPORTED_TASK = "unsupported-task"
     UNKNOWN_PEER = "unknown-peer"
     UNKNOWN_METHOD = "unknown-method"

@@ -17,7 +17,7 @@ from ..availability import Availability
 from ..catalogue import Catalogue, KnownModel
 from ..config import Config
 from ..content.cid import format_cid, parse_cid
-from ..content.store import StoredModel
+from ..content.store import Origin, StoredModel
 from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
 from ..job import JobCounters
@@ -31,6 +31,7 @@ from .local import Operation
 _LOOK_EVERY_S = 0.05
 _TELL_EVERY_S = 5.0
 _LONGEST_WAIT_S = 30 * 86_400.0
+_LONGEST_ORIGIN = 512
 
 
 class Operations:
@@ -111,7 +112,8 @@ class Operations:
         path, name = _text(call, "path"), _optional_text(call, "name")
         began, anyway = trio.current_time(), call.arguments.get("anyway") is True
         await trio.to_thread.run_sync(partial(check_folder, Path(path), anyway=anyway))
-        stored = await self._catalogue.add(path, name, on_progress=call.progress)
+        take = call.arguments.get("take") is True and self._config.paths.downloads in Path(path).parents
+        stored = await self._catalogue.add(path, name, origin=_origin(call), take=take, on_progress=call.progress)
         return {
             "cid": stored.cid,
             "name": stored.name,
@@ -120,6 +122,7 @@ class Operations:
             "seconds": trio.current_time() - began,
             "why_not": self._catalogue.why_not(stored),
             "namesakes": self._catalogue.namesakes(stored),
+            **stored.origin._asdict(),
         }
 
     async def get(self, call: IncomingCall) -> dict[str, Any]:
@@ -135,7 +138,8 @@ class Operations:
         if model is None:
             raise AccelError(ErrorCode.UNKNOWN_MODEL, f"nobody here has {format_cid(cid)}")
         why_not = self._catalogue.why_not(model.here) if model.here else ""
-        return {**self._model(model), **_files(model), "why_not": why_not}
+        origin = model.here.origin if model.here else Origin()
+        return {**self._model(model), **_files(model), "why_not": why_not, **origin._asdict()}
 
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         return await self._catalogue.remove(_text(call, "model"))
@@ -268,6 +272,13 @@ def _text(call: IncomingCall, key: str) -> str:
 
 def _optional_text(call: IncomingCall, key: str) -> str | None:
     return _text(call, key) if call.arguments.get(key) is not None else None
+
+
+def _origin(call: IncomingCall) -> Origin:
+    told, license_name = _optional_text(call, "origin") or "", _optional_text(call, "license") or ""
+    if max(len(told), len(license_name)) > _LONGEST_ORIGIN:
+        raise AccelError(ErrorCode.BAD_INPUT, f"origin and license have at most {_LONGEST_ORIGIN} characters")
+    return Origin(told, license_name, call.arguments.get("gated") is True)
 
 
 def _seconds(call: IncomingCall, key: str) -> float:

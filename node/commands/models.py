@@ -14,29 +14,25 @@ from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
 from ..content.names import checked
+from ..hub import is_reference, parse_reference
 from ..judging import check_folder, judge
+from ..model_source import opened_source
 from . import panels
-from .output import console, count, duration, print_json, printable, progress, safe, size, table
+from .output import OnProgress, console, count, duration, print_json, printable, progress, safe, size, table
 from .reaching import client_of, elsewhere
 
 
 def add(options: argparse.Namespace) -> None:
-    folder = absolute(options.folder)
-    if not folder.is_dir():
-        raise AccelError(ErrorCode.BAD_INPUT, f"{options.folder} is no folder", "Give the one with the config.json.")
     if options.name is not None:
         checked(options.name)
-    with progress(folder.name, quiet=options.json) as report, _node_or_store(options) as (client, store):
+    _check_source(options)
+    what = options.source.rpartition("/")[2] or options.source
+    with progress(what, quiet=options.json) as report, _node_or_store(options) as (client, store):
         if client is not None:
-            added = client.add_model(folder, options.name, anyway=options.anyway, on_progress=report)
+            added = client.add_model(options.source, options.name, anyway=options.anyway, convert=options.convert,
+                                     license_name=options.license, gated=options.gated, on_progress=report)  # fmt: skip
         else:
-            check_folder(folder, anyway=options.anyway)
-            began = time.monotonic()
-            stored = store.add(
-                folder, name=options.name, progress=lambda state, done, total: report(state, done, total, "")
-            )
-            added = {**_described(stored), "files": _count(stored.path), "seconds": time.monotonic() - began,
-                     "why_not": judge(stored.path).why_not, "namesakes": _namesakes(store, stored)}  # fmt: skip
+            added = _add_to_store(options, store, report)
     if options.json:
         print_json(added)
         return
@@ -44,7 +40,37 @@ def add(options: argparse.Namespace) -> None:
     name = f"as {safe(added['name'])}, " if added["name"] else ""
     files = count(added["files"], "file")
     console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
+    _tell_origin(added)
     _warn_of(added)
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """A path that is none is told before a node is asked."""
+    if is_reference(options.source):
+        parse_reference(options.source)
+    elif not absolute(options.source).is_dir():
+        hint = "Give the one with the config.json, or hf:owner/name."
+        raise AccelError(ErrorCode.BAD_INPUT, f"{options.source} is no folder", hint)
+
+
+def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -> dict[str, Any]:
+    downloads = _data_dir(options) / "downloads"
+    with opened_source(options.source, downloads, options.name, convert=options.convert, on_progress=report) as found:
+        given = found.with_notes(options.license, gated=options.gated)
+        check_folder(given.path, anyway=options.anyway)
+        began = time.monotonic()
+        stored = store.add(
+            given.path, name=given.name, origin=given.origin, take=given.take,
+            progress=lambda state, done, total: report(state, done, total, ""),
+        )  # fmt: skip
+    return {
+        **_described(stored),
+        "files": _count(stored.path),
+        "seconds": time.monotonic() - began,
+        "why_not": judge(stored.path).why_not,
+        "namesakes": _namesakes(store, stored),
+        **stored.origin._asdict(),
+    }
 
 
 def _warn_of(added: dict[str, Any]) -> None:
@@ -54,6 +80,14 @@ def _warn_of(added: dict[str, Any]) -> None:
     if added.get("namesakes"):
         _warn(f"{added['name']!r} is the name of {', '.join(added['namesakes'])} too: `model add` again with another "
               "--name, or call them by their CIDs")  # fmt: skip
+
+
+def _tell_origin(model: dict[str, Any]) -> None:
+    said = [f"from {model['origin']}"] if model.get("origin") else []
+    said += [f"licence {model['license']}"] if model.get("license") else []
+    said += ["gated: it never leaves the cluster"] if model.get("gated") else []
+    if said:
+        console().print(f"[dim]{safe(' · '.join(said))}[/]", soft_wrap=True)
 
 
 def _warn(text: str) -> None:
@@ -86,6 +120,7 @@ def info(options: argparse.Namespace) -> None:
     )
     if model.get("why_not"):
         out.print(f"[yellow]{safe(model['why_not'])}[/]", soft_wrap=True)
+    _tell_origin(model)
     out.print(f"[dim]{safe(model.get('path') or 'at peers')}[/]", soft_wrap=True)
     files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
     for file in model.get("files", []):
@@ -192,10 +227,13 @@ def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None,
 def _store(options: argparse.Namespace) -> Iterator[Any]:
     from ..content.store import ModelStore, StoreLock
 
-    data_dir = make_data_dir(absolute(options.data_dir) if options.data_dir else default_data_dir())
-    root = Paths(data_dir).content
+    root = Paths(make_data_dir(_data_dir(options))).content
     with StoreLock(root):
         yield ModelStore(root)
+
+
+def _data_dir(options: argparse.Namespace) -> Path:
+    return absolute(options.data_dir) if options.data_dir else default_data_dir()
 
 
 def _described(stored: Any) -> dict[str, Any]:
@@ -216,7 +254,7 @@ def _unserved(stored: Any) -> dict[str, Any]:
 
 
 def _judged(stored: Any) -> dict[str, Any]:
-    return {**_unserved(stored), **judge(stored.path)._asdict()}
+    return {**_unserved(stored), **judge(stored.path)._asdict(), **stored.origin._asdict()}
 
 
 def _namesakes(store: Any, stored: Any) -> list[str]:

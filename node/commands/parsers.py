@@ -16,6 +16,41 @@ def add_node(commands: Any) -> None:
     add(commands, "token", "node:token", "print the line with which another node joins this cluster", "token")
 
 
+def add_models(commands: Any) -> None:
+    parser = add(commands, "model", "models:listing", "add, list, fetch and remove models", "model ls")
+    elsewhere(parser)
+    models = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_adding(models)
+    listing = add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
+    info = add(models, "info", "models:info", "show one model", "model info minilm")
+    info.add_argument("model", metavar="MODEL")
+    get = add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
+    get.add_argument("model", metavar="MODEL")
+    get.add_argument("--name", help="what to call it here")
+    remove = add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
+    remove.add_argument("model", metavar="MODEL")
+    for each in (listing, info, get, remove):
+        elsewhere(each)
+
+
+def _add_adding(models: Any) -> None:
+    adding = add(models, "add", "models:add", "add a Hugging Face folder, or a model of a hub, and print its CID",
+                 "model add ./all-MiniLM-L6-v2 --name minilm\n"
+                 f"  {PROGRAM} model add hf:HuggingFaceTB/SmolLM2-135M-Instruct\n"
+                 f"  {PROGRAM} model add hf:facebook/opt-125m --convert")  # fmt: skip
+    adding.add_argument("source", metavar="FOLDER|hf:OWNER/NAME[@REVISION]")
+    adding.add_argument("--name", help="what to call it (a hub's name for it)")
+    adding.add_argument(
+        "--convert", action="store_true", help="turn pickled weights into safetensors, in a process apart"
+    )
+    adding.add_argument("--license", default="", metavar="NAME", help="note its licence (what the hub says)")
+    adding.add_argument(
+        "--gated", action="store_true", help="note that it may not leave the cluster (what the hub says)"
+    )
+    adding.add_argument("--anyway", action="store_true", help="also a folder that is no model that could be run")
+    adding.set_defaults(remote=False)
+
+
 def add_pins(commands: Any) -> None:
     parser = add(commands, "pin", "models:pins", "keep models from being removed from this node", "pin ls")
     pins = parser.add_subparsers(title="commands", metavar="COMMAND")

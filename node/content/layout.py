@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 from ...protocols.errors import AccelError
@@ -25,6 +25,14 @@ _CONTENTS: Final = ".contents"
 _LABEL: Final = ".json"
 #: A fetch that nobody took up again for so long is given up.
 _PARTIAL_KEPT_S: Final = 14 * 86_400.0
+
+
+class Origin(NamedTuple):
+    """Where a model came from, as in `Label`."""
+
+    origin: str = ""
+    license: str = ""
+    gated: bool = False
 
 
 @dataclass(frozen=True)

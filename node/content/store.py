@@ -31,6 +31,7 @@ from .disk import OnProgress, can_clone, check_space, coded_errors, sync, sync_t
 from .importer import Folder, import_listed, list_folder
 from .index import BlockIndex, damaged_files
 from .layout import Label, Layout
+from .layout import Origin as Origin
 from .lock import StoreLock as StoreLock
 
 _TOUCH_EVERY_S: Final = 60.0
@@ -61,6 +62,10 @@ class StoredModel:
     @property
     def pinned(self) -> bool:
         return self.label.pinned
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.label.origin, self.label.license, self.label.gated)
 
 
 class ModelStore:
@@ -102,10 +107,21 @@ class ModelStore:
 
     # --- changing
 
-    def add(self, folder: Path, *, name: str | None = None, progress: OnProgress = lambda *_: None) -> StoredModel:
+    def add(
+        self,
+        folder: Path,
+        *,
+        name: str | None = None,
+        origin: Origin = Origin(),
+        take: bool = False,
+        progress: OnProgress = lambda *_: None,
+    ) -> StoredModel:
         """Copies a folder in while hashing it. Adding it again gives it the new name and mends what was damaged.
 
         An exception out of `progress` (state, done bytes, total bytes) stops it; nothing is left then.
+
+        Args:
+            take: move the folder instead, where it lies on the same disk. It has to be the caller's to give away.
 
         Raises:
             AccelError: bad-input, too-large, disk-full, permission-denied.
@@ -114,18 +130,20 @@ class ModelStore:
         with coded_errors(), _removed(self._layout.scratch()) as temporary:
             listed = list_folder(folder)
             total, done = listed.size(), 0
-            self._check_space_to_add(listed, total)
+            moves = take and folder.stat().st_dev == self._layout.adding.stat().st_dev
+            if not moves:
+                self._check_space_to_add(listed, total)
 
             def count(size: int) -> None:
                 nonlocal done
                 done += size
                 progress("adding", done, total)
 
-            contents = import_listed(listed, temporary, count)
+            contents = import_listed(listed, None if moves else temporary, count)
             progress("storing", total, total)
-            return self.adopt(temporary, contents, given)
+            return self.adopt(folder if moves else temporary, contents, given, origin)
 
-    def adopt(self, folder: Path, contents: Contents, name: str | None) -> StoredModel:
+    def adopt(self, folder: Path, contents: Contents, name: str | None, origin: Origin = Origin()) -> StoredModel:
         """Makes a complete folder a model: on disk for good, whole or not at all. The folder is moved away.
 
         Raises:
@@ -138,7 +156,7 @@ class ModelStore:
             if not keep_old:
                 write_whole(self._layout.contents(cid), contents.pack())
             with self._changing:
-                label = _label(self._stored.get(cid), names.usable(name))
+                label = _label(self._stored.get(cid), names.usable(name), origin)
                 self._layout.write_label(cid, label)
                 if not keep_old:
                     self._place(cid, folder, aside)
@@ -263,11 +281,18 @@ class ModelStore:
         return model
 
 
-def _label(old: StoredModel | None, name: str) -> Label:
+def _label(old: StoredModel | None, name: str, origin: Origin) -> Label:
+    """What is said now counts; a gated model stays gated, whoever adds it again."""
     now = time.time()
-    if old is None:
-        return Label(name, now, now)
-    return replace(old.label, name=name or old.name, last_used=now)
+    label = Label("", now, now) if old is None else old.label
+    return replace(
+        label,
+        name=name or label.name,
+        last_used=now,
+        origin=origin.origin or label.origin,
+        license=origin.license or label.license,
+        gated=origin.gated or label.gated,
+    )
 
 
 @contextmanager

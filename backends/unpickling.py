@@ -1,0 +1,79 @@
+"""Safetensors out of PyTorch's pickles, made by a throwaway process: see `unpickle` for what keeps it in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from .interface import BackendError, OnProgress, no_progress
+
+_TIMEOUT_S: Final = 1200.0
+_PIECE: Final = 1 << 20
+_WEIGHTS: Final = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".pkl", ".safetensors")
+
+
+def convert_pickles(folder: Path, target: Path, progress: OnProgress = no_progress) -> str:
+    """Makes `target` a folder like `folder` with its weights as safetensors; the SHA-256 of what they were, in hex.
+
+    Raises:
+        BackendError: not-a-model when there are no pickles or there are safetensors already; unsafe-model, too-large.
+    """
+    sources = sorted(path for path in folder.glob("pytorch_model*.bin") if path.is_file())
+    if any(folder.glob("*.safetensors")):
+        raise BackendError("not-a-model", f"{folder.name} has safetensors already", "Add it without --convert.")
+    if not sources:
+        raise BackendError("not-a-model", f"{folder.name} has no pytorch_model.bin", "Nothing else is converted.")
+    progress("converting", 0, 1)
+    shutil.copytree(folder, target, ignore=_ignored)
+    _run(folder, target)
+    progress("converting", 1, 1)
+    return _digest(sources)
+
+
+def _ignored(_: str, names: list[str]) -> list[str]:
+    """Other forms of the weights stay behind, and what is hidden."""
+    return [name for name in names if name.startswith(".") or name.endswith((*_WEIGHTS, ".bin.index.json"))]
+
+
+def _run(folder: Path, target: Path) -> None:
+    command = [sys.executable, "-m", f"{__package__}.unpickle", str(folder.resolve()), str(target.resolve())]
+    with tempfile.TemporaryFile() as output:
+        # The child ends when its standard input does, so that it never outlives this process.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
+        try:
+            status = child.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise BackendError("unsafe-model", f"reading its weights took over {_TIMEOUT_S:.0f} s") from None
+        finally:
+            child.kill()
+            child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+        output.seek(0)
+        told = _told(output.read())
+    if status or "tensors" not in told:
+        message = told.get("message", f"reading its weights ended with status {status}")
+        raise BackendError(str(told.get("code", "unsafe-model")), str(message), "Ask its publisher for safetensors.")
+
+
+def _told(said: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(said)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _digest(sources: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        with source.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+    return digest.hexdigest()
