@@ -7,14 +7,14 @@ named many times, so what is counted is every link that is followed, not every b
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
 from .cid import DAG_PB, RAW, Parts, parts
-from .contents import Contents, FileEntry
+from .contents import Contents
 from .importer import MAX_DEPTH, MAX_ENTRIES, MAX_PATH
+from .leaves import Leaves
 from .unixfs import DIRECTORY, MAX_BLOCK, MAX_SIZE, Node, decode
 
 #: What the nodes of a model may take together; its leaves' nodes are 48 bytes a leaf.
@@ -22,32 +22,6 @@ _MAX_NODE_BYTES: Final = 128 << 20
 _MAX_INNER_NODES: Final = 100_000
 _MAX_LEAVES: Final = 2_000_000
 _EMPTY: Final = hashlib.sha256(b"").digest()
-
-
-@dataclass
-class _Leaves:
-    """The leaves of one file as they are found, in order."""
-
-    path: str
-    digests: bytearray = field(default_factory=bytearray)
-    chunk: int = 0
-    last: int = 0
-    size: int = 0
-
-    def add(self, digest: bytes, length: int) -> None:
-        """Every leaf but the last has the first one's length, so that a leaf's place follows from its number."""
-        if not self.digests:
-            self.chunk = length
-        elif self.last != self.chunk or not 0 < length <= self.chunk:
-            _refuse(f"the chunks of {self.path} differ in size")
-        self.digests += digest
-        self.last = length
-        self.size += length
-
-    def entry(self) -> FileEntry:
-        if not self.digests:
-            self.add(_EMPTY, 0)
-        return FileEntry(self.path, self.size, max(self.chunk, 1), bytes(self.digests))
 
 
 class DagWalk:
@@ -131,7 +105,7 @@ class DagWalk:
     def _list_entry(self, cid: bytes, path: str, total: int, depth: int) -> None:
         """A small file is one raw leaf, whose size the folder's link tells; a large one is a tree of them."""
         named = parts(cid)
-        leaves = _Leaves(path)
+        leaves = Leaves(path)
         if named.codec == RAW:
             self._list_leaf(named, total, leaves)
         else:
@@ -140,9 +114,11 @@ class DagWalk:
                 self._list_folder(node, path + "/", depth + 1)
                 return
             self._list_leaves(node, leaves, 0)
+            if not node.links:
+                leaves.add(_EMPTY, 0)
         self._contents.files.append(leaves.entry())
 
-    def _list_leaves(self, node: Node, leaves: _Leaves, depth: int) -> None:
+    def _list_leaves(self, node: Node, leaves: Leaves, depth: int) -> None:
         if node.data:
             raise AccelError(
                 ErrorCode.BAD_INPUT,
@@ -156,13 +132,13 @@ class DagWalk:
             else:
                 self._list_inner(link.cid, named, size, leaves, depth + 1)
 
-    def _list_inner(self, cid: bytes, named: Parts, size: int, leaves: _Leaves, depth: int) -> None:
+    def _list_inner(self, cid: bytes, named: Parts, size: int, leaves: Leaves, depth: int) -> None:
         inner = self._node(cid, named)
         if depth > MAX_DEPTH or inner.kind == DIRECTORY or inner.file_size != size:
             _refuse(f"{leaves.path} is nested too deep, or the sizes of its parts do not add up")
         self._list_leaves(inner, leaves, depth)
 
-    def _list_leaf(self, named: Parts, length: int, leaves: _Leaves) -> None:
+    def _list_leaf(self, named: Parts, length: int, leaves: Leaves) -> None:
         self._leaves += 1
         if self._leaves > _MAX_LEAVES or length > MAX_BLOCK:
             _refuse("the folder has too many leaves, or one over 2 MiB")

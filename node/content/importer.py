@@ -16,8 +16,9 @@ from typing import BinaryIO, Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
 from .cid import DAG_PB, RAW, cid_of, make_cid
-from .contents import Contents, FileEntry
+from .contents import Contents
 from .disk import clone
+from .leaves import FileEntry, Leaves
 from .unixfs import Link, check_name, encode_directory, encode_file
 
 CHUNK: Final = 1 << 20
@@ -169,12 +170,11 @@ class _Import:
         return self._keep(block, sum(link.size for link in links), 0)
 
     def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
-        digests, size = bytearray(), 0
+        leaves = Leaves(path)
         for chunk in self._chunks(real, target):
-            digests += hashlib.sha256(chunk).digest()
-            size += len(chunk)
+            leaves.add(hashlib.sha256(chunk).digest(), len(chunk))
             self._on_bytes(len(chunk))
-        entry = FileEntry(path, size, CHUNK if size > CHUNK else max(size, 1), bytes(digests))
+        entry = leaves.entry()
         self.contents.files.append(entry)
         return self._balance(entry)
 

@@ -15,7 +15,7 @@ from . import cid as cids
 
 DIRECTORY: Final = 1
 FILE: Final = 2
-_RAW_DATA: Final = 0
+RAW_DATA: Final = 0
 _SYMLINK: Final = 4
 _HAMT: Final = 5
 #: The largest block that other implementations pass on (Bitswap specification).
@@ -151,7 +151,7 @@ def _decode_data(encoded: bytes, links: tuple[Link, ...]) -> Node:
 def _known_kind(kind: int | None) -> int:
     if kind in (_SYMLINK, _HAMT):
         _refuse("symbolic links and sharded folders are not read yet")
-    if kind not in (_RAW_DATA, FILE, DIRECTORY):
+    if kind not in (RAW_DATA, FILE, DIRECTORY):
         _refuse(f"UnixFS type {kind} is unknown")
     return DIRECTORY if kind == DIRECTORY else FILE
 

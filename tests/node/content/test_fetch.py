@@ -243,7 +243,7 @@ class Blocks:
 
 async def test_a_leaf_of_another_length_than_the_folder_says_is_the_folders_fault(store, source, autojump_clock):
     root = encode_directory([Link(make_cid(RAW, b"four"), "a", 5)])
-    with pytest.raises(AccelError, match="chunk of 5 bytes that has 4") as failed:
+    with pytest.raises(AccelError, match="leaf of 5 bytes, and its block has 4") as failed:
         await Fetcher(store).fetch(make_cid(DAG_PB, root), [source("a", Blocks(root, leaves=[b"four"]))])
     assert failed.value.code == "hostile-content"
 
