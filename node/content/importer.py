@@ -19,7 +19,7 @@ from .cid import DAG_PB, RAW, cid_of, make_cid
 from .contents import Contents
 from .disk import clone
 from .leaves import FileEntry, Leaves
-from .unixfs import Link, check_name, encode_directory, encode_file
+from .unixfs import MAX_PATH, Link, check_name, encode_directory, encode_file
 
 CHUNK: Final = 1 << 20
 WIDTH: Final = 1024
@@ -27,8 +27,6 @@ WIDTH: Final = 1024
 MAX_DIRECTORY_BLOCK: Final = 256 << 10
 MAX_DEPTH: Final = 32
 MAX_ENTRIES: Final = 50_000
-#: In bytes: with the store's own folder before it a path stays under the 4096 that systems take.
-MAX_PATH: Final = 2048
 
 OnBytes = Callable[[int], None]
 

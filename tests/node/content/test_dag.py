@@ -104,7 +104,6 @@ def test_chunks_of_any_sizes(sizes):
 def test_absurd_chunks():
     block = encode_file([Link(LEAF, "", 1 << 40)], [1 << 40])
     assert "2 MiB" in refused(*in_folder(block))
-    assert "2 MiB" in refused(encode_directory([Link(LEAF, "a", 1 << 62)]))
 
 
 def test_folders_nested_too_deep():
@@ -158,20 +157,6 @@ def test_what_is_no_folder_of_files_is_no_model():
     with pytest.raises(AccelError, match="single block") as error:
         DagWalk(LEAF)
     assert error.value.code == "not-a-model"
-
-
-def test_leaves_wrapped_in_nodes_are_explained():
-    wrapped = _bytes_field(1, _field(1, 2) + _bytes_field(2, b"text") + _field(3, 4))
-    file = encode_file([Link(cid_of(wrapped), "", 10)], [4])
-    assert "raw leaves" in refused_hint(*in_folder(file, wrapped))
-    assert "raw leaves" in refused_hint(*in_folder(wrapped))
-
-
-def refused_hint(*blocks):
-    with pytest.raises(AccelError) as error:
-        walked(*blocks)
-    assert error.value.code == "bad-input"
-    return error.value.hint
 
 
 def test_nodes_that_are_in_their_cids_are_read():
