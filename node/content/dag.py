@@ -15,7 +15,7 @@ import hashlib
 from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
-from .cid import DAG_PB, parts
+from .cid import DAG_PB, inline_of, is_raw, parts
 from .contents import Contents
 from .gathered import MAX_INNER_NODES, Gathered, Leaf, digest_of, looks_like_leaf, read, refuse
 from .leaves import DIGEST
@@ -108,10 +108,9 @@ class DagWalk:
     def _follow_parts(self, node: Node) -> None:
         presumed = []
         for link, size in zip(node.links, node.block_sizes, strict=True):
-            named = parts(link.cid)
-            if self._presume and looks_like_leaf(link, named, size):
+            if self._presume and looks_like_leaf(link, size):
                 presumed.append(link.cid)
-            elif named.codec == DAG_PB or named.inline is not None:
+            elif not is_raw(link.cid) or inline_of(link.cid) is not None:
                 self._want(link.cid)
         if presumed:
             self._ask_for_first(presumed)
@@ -134,7 +133,7 @@ class DagWalk:
     def _want(self, cid: bytes) -> None:
         if cid in self._gathered.nodes or cid in self._gathered.leaves:
             return
-        inline = parts(cid).inline
+        inline = inline_of(cid)
         if inline is None:
             self._wanted[cid] = None
             return

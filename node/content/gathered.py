@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
-from .cid import DAG_PB, RAW, V1_DAG_PB, Parts, parts
+from .cid import RAW, V1_DAG_PB, inline_of, is_raw
 from .leaves import BARE, DIGEST, Wrap, wrap_of
 from .unixfs import MAX_BLOCK, Link, Node, decode
 
@@ -45,17 +45,14 @@ class Gathered:
             return leaf
         if (block := self.nodes.get(cid)) is not None:
             return self._decode(block)
-        named = parts(cid)
-        return None if named.inline is None else read(V1_DAG_PB, named.codec, named.inline)
+        inline = inline_of(cid)
+        return None if inline is None else read(V1_DAG_PB, cid[1], inline)
 
     def own_bytes(self, cid: bytes, node: Node) -> Leaf:
         """The bytes of the file that a node with links has itself: a leaf whose block is that node's."""
-        block = self.nodes.get(cid) or parts(cid).inline or b""
-        return Leaf(len(node.data), wrap_of(_start(cid), block, node.data))
-
-
-def _start(cid: bytes) -> bytes:
-    return V1_DAG_PB if parts(cid).digest is None else cid[:-DIGEST]
+        inline = inline_of(cid)
+        start, block = (cid[:-DIGEST], self.nodes[cid]) if inline is None else (V1_DAG_PB, inline)
+        return Leaf(len(node.data), wrap_of(start, block, node.data))
 
 
 def read(start: bytes, codec: int, block: bytes) -> Node | Leaf:
@@ -68,14 +65,14 @@ def read(start: bytes, codec: int, block: bytes) -> Node | Leaf:
 
 def digest_of(cid: bytes) -> bytes:
     """The SHA-256 digest of the block that a CID names, or has in it."""
-    inline = parts(cid).inline
+    inline = inline_of(cid)
     return cid[-DIGEST:] if inline is None else hashlib.sha256(inline).digest()
 
 
-def looks_like_leaf(link: Link, named: Parts, size: int) -> bool:
+def looks_like_leaf(link: Link, size: int) -> bool:
     """Whether a link of a file's node, with `size` bytes of the file below it, is presumed to lead to a dag-pb leaf."""
     fits = size <= MAX_BLOCK and link.size - size < _MAX_WRAPPING
-    return fits and named.codec == DAG_PB and named.inline is None
+    return fits and not is_raw(link.cid) and inline_of(link.cid) is None
 
 
 def refuse(why: str) -> NoReturn:

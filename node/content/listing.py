@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
-from .cid import V1_RAW, parts
+from .cid import is_raw
 from .contents import Contents
 from .gathered import MAX_INNER_NODES, Gathered, Leaf, digest_of, looks_like_leaf, refuse
 from .importer import MAX_DEPTH, MAX_ENTRIES
 from .leaves import BARE, DIGEST, Leaves, Wrap
 from .sharded import Shard, read_shard
 from .symlinks import check_links
-from .unixfs import DIRECTORY, FILE, HAMT, MAX_BLOCK, MAX_PATH, MAX_SIZE, SYMLINK, Link, Node
+from .unixfs import DIRECTORY, FILE, HAMT, MAX_BLOCK, MAX_PATH, SYMLINK, Link, Node
 
 _MAX_LEAVES: Final = 2_000_000
 _FOLDERS: Final = (DIRECTORY, HAMT)
@@ -42,8 +42,6 @@ class Listing:
         self._list_folder(root, "", 0)
         if not contents.files:
             raise AccelError(ErrorCode.NOT_A_MODEL, "the folder has no files in it", "Check the CID.")
-        if contents.size > MAX_SIZE:
-            refuse("the folder's size is absurd")
         check_links(contents.links, {file.path for file in contents.files}, self._folders)
         return contents
 
@@ -111,7 +109,7 @@ class Listing:
         presumed: Wrap | None = None
         for link, size in zip(node.links, node.block_sizes, strict=True):
             known = self._look(link.cid)
-            if known is None and not link.cid.startswith(V1_RAW):
+            if known is None and not is_raw(link.cid):
                 presumed = presumed or self._presume(node)
                 known = Leaf(size, _beginning_with(link.cid[:-DIGEST], presumed))
             self._list_part(link.cid, known or Leaf(size, BARE), size, leaves, depth)
@@ -129,7 +127,7 @@ class Listing:
     def _presume(self, node: Node) -> Wrap:
         """How the first of those links that look like leaves is made: it was asked for."""
         for link, size in zip(node.links, node.block_sizes, strict=True):
-            if looks_like_leaf(link, parts(link.cid), size):
+            if looks_like_leaf(link, size):
                 first = self._gathered.look(link.cid)
                 if isinstance(first, Leaf):
                     return first.wrap

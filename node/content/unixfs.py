@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
 from . import cid as cids
@@ -31,8 +31,7 @@ MURMUR3: Final = 0x22
 _MAX_NAME: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """`size` is the link's Tsize: the bytes of everything below it, blocks included."""
 
     cid: bytes
@@ -118,25 +117,26 @@ def decode(block: bytes) -> Node:
 
 
 def _decode_link(encoded: bytes) -> Link:
-    cid, name, size = b"", "", 0
-    last = 0
-    for number, value in _fields(encoded):
-        if number <= last:
-            _refuse("a link has a field that is out of order or there twice")
-        last = number
-        if number == 1 and isinstance(value, bytes):
-            cid = value
-        elif number == 2 and isinstance(value, bytes):
-            name = _decode_text(value)
-        elif number == 3 and isinstance(value, int):
-            size = value
-        else:
-            _refuse("a link has a field that is unknown")
+    """Its fields have an order. There may be millions of links, so they are not looked for one by one."""
+    cid, name, size, at = b"", b"", 0, 0
+    if encoded[:1] == b"\x0a":
+        cid, at = _read_bytes(encoded, 1)
+    if encoded[at : at + 1] == b"\x12":
+        name, at = _read_bytes(encoded, at + 1)
+    if encoded[at : at + 1] == b"\x18":
+        size, at = _read_varint(encoded, at + 1)
+    if at != len(encoded):
+        _refuse("a link has a field that is unknown, out of order or there twice")
+    if not cids.is_usual(cid):
+        _check_cid(cid)
+    return Link(cid, _decode_text(name) if name else "", size)
+
+
+def _check_cid(cid: bytes) -> None:
     try:
         cids.parts(cid)
     except AccelError:
         _refuse("a link's CID cannot be read, or is not sha2-256")
-    return Link(cid, name, size)
 
 
 def _decode_text(encoded: bytes) -> str:
@@ -236,6 +236,14 @@ def _fields(encoded: bytes) -> Iterator[tuple[int, int | bytes]]:
             at += value
         else:
             _refuse("a field has an unknown wire type")
+
+
+def _read_bytes(encoded: bytes, at: int) -> tuple[bytes, int]:
+    short = at < len(encoded) and encoded[at] < 0x80
+    length, at = (encoded[at], at + 1) if short else _read_varint(encoded, at)
+    if length > len(encoded) - at:
+        _refuse("a field is cut off")
+    return encoded[at : at + length], at + length
 
 
 def _read_varint(encoded: bytes, at: int) -> tuple[int, int]:
