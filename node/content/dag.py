@@ -39,7 +39,8 @@ class DagWalk:
 
     def __init__(self, root: bytes, *, presume: bool = True) -> None:
         """Raises AccelError bad-cid, or not-a-model for the CID of a single block."""
-        if parts(root).codec != DAG_PB:
+        named = parts(root)
+        if named.codec != DAG_PB or named.digest is None:
             raise AccelError(
                 ErrorCode.NOT_A_MODEL,
                 "this CID names a single block, and a model's CID names a folder",

@@ -154,9 +154,10 @@ def test_bombs_are_refused_quickly():
 def test_what_is_no_folder_of_files_is_no_model():
     assert "no files" in refused(encode_directory([]), code="not-a-model")
     assert "names a file" in refused(encode_file([LEAF_LINK], [4]), code="not-a-model")
-    with pytest.raises(AccelError, match="single block") as error:
-        DagWalk(LEAF)
-    assert error.value.code == "not-a-model"
+    for single in (LEAF, b"\x01\x70\x00\x04" + encode_directory([])):
+        with pytest.raises(AccelError, match="single block") as error:
+            DagWalk(single)
+        assert error.value.code == "not-a-model"
 
 
 def test_nodes_that_are_in_their_cids_are_read():
