@@ -10,11 +10,12 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from ipfs_accel_node.node.content.murmur3 import hamt_hash
 
 #: What a folder has, by name: a file's bytes, a symbolic link's target, or a folder.
-Tree = Mapping[str, "bytes | str | Tree"]
+Tree = Mapping[str, Any]
 
 RAW, DIRECTORY, FILE, SYMLINK, HAMT = 0, 1, 2, 4, 5
 
@@ -90,7 +91,7 @@ class Builder:
             return self.shard([(hamt_hash(name), name, part) for name, part in entries], 0)
         return self.node([(part, name) for name, part in entries], told(1, DIRECTORY) + self.times(), 0)
 
-    def entry(self, content: bytes | str | Tree) -> Part:
+    def entry(self, content: Any) -> Part:
         if isinstance(content, str):
             return self.node([], told(1, SYMLINK) + held(2, content.encode()) + self.times(), 0)
         return self.file(content) if isinstance(content, bytes) else self.folder(content)

@@ -27,7 +27,7 @@ def written(tree, folder):
         elif isinstance(each, bytes):
             (folder / name).write_bytes(each)
         else:
-            os.symlink(each, folder / name)
+            (folder / name).symlink_to(each)
 
 
 def paths_of(tree, prefix=""):
