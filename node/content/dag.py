@@ -22,7 +22,7 @@ from .leaves import DIGEST
 from .listing import Listing
 from .unixfs import FILE, MAX_BLOCK, Link, Node
 
-#: What the nodes of a model may take together; its leaves' nodes are about 50 bytes a leaf.
+#: What the nodes of a model may take together, and what is around the bytes of leaves: nodes are 50 bytes a leaf.
 _MAX_NODE_BYTES: Final = 128 << 20
 #: Nodes and leaves that are asked for while walking.
 _MAX_ASKED: Final = 600_000
@@ -50,9 +50,9 @@ class DagWalk:
         self._presume = presume
         self._gathered = Gathered()
         self._wanted: dict[bytes, None] = {}
-        self._node_bytes = self._found_bytes = 0
-        #: By the CID of a presumed leaf that is asked for the CIDs of others that are presumed to be alike.
-        self._alike: dict[bytes, list[list[bytes]]] = {}
+        self._node_bytes = self._found_bytes = self._inline = 0
+        #: By the CID of a presumed leaf that is asked for those of the nodes whose others are presumed to be alike.
+        self._alike: dict[bytes, list[bytes]] = {}
         self._want(root)
 
     @property
@@ -73,11 +73,14 @@ class DagWalk:
             self._gathered.nodes[cid] = block
             self._node_bytes += len(block)
             self._follow(cid, known, block)
-        for alike in self._alike.pop(cid, ()):
-            self._check_alike(cid, alike)
+        for parent in self._alike.pop(cid, ()):
+            self._check_alike(cid, parent)
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
         nodes, leaves = len(self._gathered.nodes), len(self._gathered.leaves)
-        asked = nodes + leaves + len(self._wanted)
-        if self._node_bytes > _MAX_NODE_BYTES or nodes > MAX_INNER_NODES or asked > _MAX_ASKED:
+        too_many = max(nodes, self._inline) > MAX_INNER_NODES or nodes + leaves + len(self._wanted) > _MAX_ASKED
+        if too_many or self._node_bytes > _MAX_NODE_BYTES:
             refuse("the folder has too many nodes")
 
     def finished(self) -> Contents:
@@ -86,6 +89,7 @@ class DagWalk:
 
     def _meet(self, cid: bytes, leaf: Leaf, block: bytes) -> None:
         self._gathered.leaves[cid] = leaf
+        self._node_bytes += len(leaf.wrap.head) + len(leaf.wrap.tail)
         if self._found_bytes + len(block) <= _MAX_FOUND:
             self._found_bytes += len(block)
             self._gathered.found[cid[-DIGEST:]] = block
@@ -97,7 +101,7 @@ class DagWalk:
             return
         if node.data:
             self._gathered.found[digest_of(cid)] = block
-        self._follow_parts(node)
+        self._follow_parts(cid, node)
 
     def _follow_entry(self, link: Link) -> None:
         """A raw entry is a file of one leaf; only the link's Tsize tells how long it is."""
@@ -106,30 +110,27 @@ class DagWalk:
         if named.codec == DAG_PB or named.inline is not None or not (self._presume and told):
             self._want(link.cid)
 
-    def _follow_parts(self, node: Node) -> None:
-        presumed = []
+    def _follow_parts(self, cid: bytes, node: Node) -> None:
+        first: bytes | None = None
         for link, size in zip(node.links, node.block_sizes, strict=True):
             if self._presume and looks_like_leaf(link, size):
-                presumed.append(link.cid)
+                first = first or link.cid
             elif not is_raw(link.cid) or inline_of(link.cid) is not None:
                 self._want(link.cid)
-        if presumed:
-            self._ask_for_first(presumed)
+        if first is not None:
+            self._want(first)
+            if first in self._wanted:
+                self._alike.setdefault(first, []).append(cid)
+            else:
+                self._check_alike(first, cid)
 
-    def _ask_for_first(self, presumed: list[bytes]) -> None:
-        first, *alike = presumed
-        self._want(first)
-        if first in self._wanted:
-            self._alike.setdefault(first, []).append(alike)
-        else:
-            self._check_alike(first, alike)
-
-    def _check_alike(self, first: bytes, alike: list[bytes]) -> None:
+    def _check_alike(self, first: bytes, parent: bytes) -> None:
         """Asks for the others as well when the first is no leaf, or is made in a way that tells nothing of them."""
-        met = self._gathered.leaves.get(first)
-        if met is None or met.wrap.kind is None:
-            for cid in alike:
-                self._want(cid)
+        met, node = self._gathered.leaves.get(first), self._gathered.look(parent)
+        if isinstance(node, Node) and (met is None or met.wrap.kind is None):
+            for link, size in zip(node.links, node.block_sizes, strict=True):
+                if looks_like_leaf(link, size):
+                    self._want(link.cid)
 
     def _want(self, cid: bytes) -> None:
         if cid in self._gathered.nodes or cid in self._gathered.leaves:
@@ -138,6 +139,7 @@ class DagWalk:
         if inline is None:
             self._wanted[cid] = None
             return
+        self._inline += 1
         known = self._gathered.look(cid)
         if isinstance(known, Node):
             self._follow(cid, known, inline)

@@ -36,6 +36,7 @@ class Gathered:
     nodes: dict[bytes, bytes] = field(default_factory=dict)
     leaves: dict[bytes, Leaf] = field(default_factory=dict)
     found: dict[bytes, bytes] = field(default_factory=dict)
+    _own: dict[bytes, Leaf] = field(default_factory=dict)
     #: A node may be named often: the last few are not decoded again each time.
     _decode: Callable[[bytes], Node] = field(default_factory=lambda: lru_cache(maxsize=16)(decode))
 
@@ -50,9 +51,11 @@ class Gathered:
 
     def own_bytes(self, cid: bytes, node: Node) -> Leaf:
         """The bytes of the file that a node with links has itself: a leaf whose block is that node's."""
-        inline = inline_of(cid)
-        start, block = (cid[:-DIGEST], self.nodes[cid]) if inline is None else (V1_DAG_PB, inline)
-        return Leaf(len(node.data), wrap_of(start, block, node.data))
+        if (leaf := self._own.get(cid)) is None:
+            inline = inline_of(cid)
+            start, block = (cid[:-DIGEST], self.nodes[cid]) if inline is None else (V1_DAG_PB, inline)
+            leaf = self._own[cid] = Leaf(len(node.data), wrap_of(start, block, node.data))
+        return leaf
 
 
 def read(start: bytes, codec: int, block: bytes) -> Node | Leaf:

@@ -20,6 +20,8 @@ from .symlinks import check_links
 from .unixfs import DIRECTORY, FILE, HAMT, MAX_BLOCK, MAX_PATH, SYMLINK, Link, Node
 
 _MAX_LEAVES: Final = 2_000_000
+#: Nodes that are named again are looked through again: eight times what they may take together.
+_MAX_NODE_BYTES: Final = 1 << 30
 _FOLDERS: Final = (DIRECTORY, HAMT)
 
 
@@ -30,7 +32,7 @@ class Listing:
         self._contents = Contents(root, nodes=gathered.nodes)
         self._gathered = gathered
         self._folders = {""}
-        self._inner_nodes = self._leaves = self._entries = 0
+        self._inner_nodes = self._node_bytes = self._leaves = self._entries = 0
 
     def contents(self) -> Contents:
         """Raises AccelError hostile-content, or not-a-model for anything but a folder that has files."""
@@ -49,7 +51,8 @@ class Listing:
         known = self._gathered.look(cid)
         if isinstance(known, Node):
             self._inner_nodes += 1
-            if self._inner_nodes > MAX_INNER_NODES:
+            self._node_bytes += len(self._gathered.nodes.get(cid, b""))
+            if self._inner_nodes > MAX_INNER_NODES or self._node_bytes > _MAX_NODE_BYTES:
                 refuse("the folder has too many nodes")
         return known
 

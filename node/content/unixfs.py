@@ -29,6 +29,9 @@ MAX_FANOUT: Final = 1024
 #: The multicodec of murmur3-x64-64, the only hash that folders are sharded by.
 MURMUR3: Final = 0x22
 _MAX_NAME: Final = 255
+#: In a shard an entry's place comes before its name.
+_MAX_PLACE: Final = 3
+_MAX_MTIME: Final = 64
 
 
 class Link(NamedTuple):
@@ -125,6 +128,8 @@ def _decode_link(encoded: bytes) -> Link:
         name, at = _read_bytes(encoded, at + 1)
     if encoded[at : at + 1] == b"\x18":
         size, at = _read_varint(encoded, at + 1)
+    if len(name) > _MAX_NAME + _MAX_PLACE:
+        _refuse("a link's name is too long")
     if at != len(encoded):
         _refuse("a link has a field that is unknown, out of order or there twice")
     if not cids.is_usual(cid):
@@ -154,6 +159,8 @@ def _decode_data(encoded: bytes, links: tuple[Link, ...]) -> Node:
             block_sizes += [value] if isinstance(value, int) else _decode_packed(value)
         elif number in _DATA_FIELDS and isinstance(value, _DATA_FIELDS[number]) and number not in told:
             told[number] = value
+            if number == 8 and len(told[8]) > _MAX_MTIME:
+                _refuse("a time of change takes too much")
         else:
             _refuse("UnixFS data has a field that is unknown or there twice")
     kind, data = told.get(1), told.get(2, b"")

@@ -8,6 +8,7 @@ import pytest
 from fuzzing.dags import Builder, Make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ipfs_accel_node.node.content.cid import format_cid
 from ipfs_accel_node.node.content.contents import Contents
 from ipfs_accel_node.node.content.dag import DagWalk
 from ipfs_accel_node.node.content.index import BlockIndex, damaged_files
@@ -217,6 +218,17 @@ def test_a_raw_leaf_may_be_the_very_block_of_a_wrapped_one(tmp_path):
     assert walks == 1
     assert (tmp_path / "1").read_bytes() == (tmp_path / "3").read_bytes() == b"".join(blocks)
     assert damaged_files(tmp_path, contents) == []
+
+
+def test_a_sharded_folder_of_kubo():
+    """`ipfs add` of 6000 files, by Kubo 0.22: what the builder makes is that, and it is read."""
+    name = "file-with-a-rather-long-name-so-that-the-folder-is-sharded-{}"
+    tree = {name.format(number): b"%d\n" % number for number in range(1, 6001)}
+    builder = Builder(Make(version=0, leaves="file", chunk=1 << 18, width=174, fanout=256))
+    root = builder.root(tree)
+    assert format_cid(root) == "QmRo2Dq7j8bUKsihrZhWvjJ6BwEzLQtcQ6k9VjYGVVFPP4"
+    contents, found, _ = walk_blocks(root, builder.blocks)
+    assert {file.path: file.data(0, found[file.digest(0)]) for file in contents.files} == tree
 
 
 @pytest.mark.parametrize("fanout", [2, 8, 256, 1024])

@@ -72,7 +72,7 @@ def test_entries_in_a_shard_that_their_hash_does_not_lead_to():
     assert "hash does not lead" in refused(*shard([(wrong, None)]))
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "a\nb", "x" * 256])
+@pytest.mark.parametrize("name", ["..", "a/b", "a\nb", "x" * 256, "x" * 257])
 def test_names_in_shards_are_checked_too(name):
     assert "name" in refused(*shard([(placed(name), None)]))
 
@@ -262,7 +262,39 @@ def test_nodes_in_their_cids_name_each_other_only_so_deep():
     at = builder.file(b"w")
     for _ in range(5):
         at = folder(builder, d=at)
+    builder.make = Make()
     assert walked(builder, folder(builder, top=at).cid).files[0].path.count("/") == 5
+
+
+def test_a_node_with_many_bytes_of_its_own_that_is_named_again_and_again():
+    """Its bytes are held once, however often it is part of the file."""
+    began = time.process_time()
+    builder = Builder(Make())
+    large = [builder.joined([builder.leaf(bytes([each]))], bytes([each]) * (1 << 20)) for each in range(20)]
+    many = builder.joined(large * 20)
+    contents = walked(builder, folder(builder, a=many).cid)
+    assert contents.size == 20 * 20 * ((1 << 20) + 1)
+    assert len(contents.pack()) < 50 << 20
+    more = builder.joined([many] * 1000)
+    assert "too many nodes" in refused(builder, folder(builder, a=more))
+    assert time.process_time() - began < 30
+
+
+def test_leaves_with_much_around_their_bytes_are_not_held():
+    huge = told(1, FILE) + held(8, bytes(1 << 20))
+    builder = Builder(Make())
+    assert "too much" in refused(builder, folder(builder, a=builder.node([], huge, 0)))
+    builder = Builder(Make(sizes="none"))
+    first = builder.joined([builder.leaf(b"a")], b"a" * 1_500_000)
+    assert walked(builder, folder(builder, a=first).cid).size == 1_500_001
+
+
+def test_very_many_nodes_in_their_cids():
+    builder = Builder(Make(inline=40))
+    inner = builder.joined([builder.leaf(b"")])
+    builder.make = Make()
+    root = folder(builder, **{str(n): builder.joined([inner] * 26_000, bytes([n])) for n in range(4)})
+    assert "too many nodes" in refused(builder, root)
 
 
 @pytest.mark.parametrize(
