@@ -87,7 +87,7 @@ def _models(prefix: str, parser: argparse.ArgumentParser, parsed_args: argparse.
     fitting = _FITTING.get(parser.get_default("command"))
     found: dict[str, str] = {}
     for model in _asked(parsed_args, "models"):
-        names = [model["name"], model["cid"]] if prefix.startswith("bafy") else [model["name"] or model["cid"]]
+        names = [model["name"], model["cid"]] if prefix.startswith(("bafy", "Qm")) else [model["name"] or model["cid"]]
         if fitting is None or fitting(model):
             found |= {name: size(model["size"]) for name in names}
     return _harmless(found)

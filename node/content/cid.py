@@ -15,10 +15,14 @@ from ...protocols.errors import AccelError, ErrorCode
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
-_SHA256: Final = b"\x12\x20"
+#: What comes before the digest in a CID.
+V0: Final = b"\x12\x20"
+V1_RAW: Final = bytes((1, RAW)) + V0
+V1_DAG_PB: Final = bytes((1, DAG_PB)) + V0
 _LENGTH_V1: Final = 36
 _LENGTH_V0: Final = 34
-_MAX_IDENTITY: Final = 127
+#: How Kubo and others bound a block that is in its CID. A length of 128 is a varint of two bytes.
+MAX_IDENTITY: Final = 128
 #: A SHA-256 CID in the tersest base that is used has 46 characters; no name is taken for one by its length alone.
 _MIN_TEXT: Final = 46
 _MAX_TEXT: Final = 512
@@ -40,19 +44,41 @@ def make_cid(codec: int, block: bytes | memoryview) -> bytes:
 
 def cid_of(codec: int, digest: bytes) -> bytes:
     """The binary CIDv1 of a block whose SHA-256 digest is known."""
-    return bytes((1, codec)) + _SHA256 + digest
+    return bytes((1, codec)) + V0 + digest
 
 
 def parts(cid: bytes) -> Parts:
     """Raises AccelError bad-cid for what is no CID of this kind."""
-    if len(cid) == _LENGTH_V0 and cid[:2] == _SHA256:
+    if len(cid) == _LENGTH_V0 and cid[:2] == V0:
         return Parts(DAG_PB, cid[2:], None)
     if len(cid) >= 4 and cid[0] == 1 and cid[1] in (RAW, DAG_PB):
-        if len(cid) == _LENGTH_V1 and cid[2:4] == _SHA256:
+        if len(cid) == _LENGTH_V1 and cid[2:4] == V0:
             return Parts(cid[1], cid[4:], None)
-        if cid[2] == 0 and cid[3] == len(cid) - 4 <= _MAX_IDENTITY:
-            return Parts(cid[1], None, cid[4:])
+        if cid[2] == 0 and (inline := _inline(cid[3:])) is not None:
+            return Parts(cid[1], None, inline)
     raise _bad(f"0x{cid[:40].hex()}")
+
+
+def _inline(counted: bytes) -> bytes | None:
+    """The block after its length, in an identity CID."""
+    if counted[:2] == b"\x80\x01":
+        return counted[2:] if len(counted) == 2 + MAX_IDENTITY else None
+    return counted[1:] if counted[0] == len(counted) - 1 < MAX_IDENTITY else None
+
+
+def is_usual(cid: bytes) -> bool:
+    """Whether it is a SHA-256 CID of version 1, told without taking it apart."""
+    return len(cid) == _LENGTH_V1 and cid.startswith((V1_RAW, V1_DAG_PB))
+
+
+def is_raw(cid: bytes) -> bool:
+    """Whether the block is a leaf's bytes and nothing else. For CIDs that `parts` has taken, and quicker."""
+    return cid[0] == 1 and cid[1] == RAW
+
+
+def inline_of(cid: bytes) -> bytes | None:
+    """The block that is in an identity CID; None for another. For CIDs that `parts` has taken, and quicker."""
+    return parts(cid).inline if cid[0] == 1 and cid[2] == 0 else None
 
 
 def matches(cid: bytes, block: bytes | memoryview) -> bool:

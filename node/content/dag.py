@@ -1,76 +1,64 @@
-"""A model's DAG as its nodes come in: which are still wanted, and in the end which files they make.
+"""A model's DAG as its nodes come in: which are still wanted, and which of them turn out to be leaves.
 
-Pure: it is given blocks that match their CIDs, and refuses what is hostile before any disk is spent. A node may be
-named many times, so what is counted is every link that is followed, not every block.
+Pure: it is given blocks that match their CIDs. `listing` makes files of what is gathered here, and refuses what is
+hostile before any disk is spent.
+
+A CID does not tell a dag-pb leaf from a node with leaves below it, and a leaf's bytes are not to be fetched twice nor
+held in memory. So what a link says of sizes is presumed: a leaf's block is hardly larger than its bytes. Of those
+links of a node that look like leaves only the first is asked for, and shows how the others are made. When the others
+come and are something else, the model is walked again and nothing is presumed: see `fetch`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Final, NoReturn
+from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
-from .cid import DAG_PB, RAW, Parts, parts
-from .contents import Contents, FileEntry
-from .importer import MAX_DEPTH, MAX_ENTRIES, MAX_PATH
-from .unixfs import DIRECTORY, MAX_BLOCK, MAX_SIZE, Node, decode
+from .cid import DAG_PB, inline_of, is_raw, parts
+from .contents import Contents
+from .gathered import MAX_INNER_NODES, Gathered, Leaf, digest_of, looks_like_leaf, read, refuse
+from .leaves import DIGEST
+from .listing import Listing
+from .unixfs import FILE, MAX_BLOCK, Link, Node
 
-#: What the nodes of a model may take together; its leaves' nodes are 48 bytes a leaf.
+#: What the nodes of a model may take together, and what is around the bytes of leaves: nodes are 50 bytes a leaf.
 _MAX_NODE_BYTES: Final = 128 << 20
-_MAX_INNER_NODES: Final = 100_000
-_MAX_LEAVES: Final = 2_000_000
+#: Nodes and leaves that are asked for while walking.
+_MAX_ASKED: Final = 600_000
+#: Leaves that were met are kept up to so many bytes, so that they need not be asked for again.
+_MAX_FOUND: Final = 64 << 20
 _EMPTY: Final = hashlib.sha256(b"").digest()
 
 
-@dataclass
-class _Leaves:
-    """The leaves of one file as they are found, in order."""
-
-    path: str
-    digests: bytearray = field(default_factory=bytearray)
-    chunk: int = 0
-    last: int = 0
-    size: int = 0
-
-    def add(self, digest: bytes, length: int) -> None:
-        """Every leaf but the last has the first one's length, so that a leaf's place follows from its number."""
-        if not self.digests:
-            self.chunk = length
-        elif self.last != self.chunk or not 0 < length <= self.chunk:
-            _refuse(f"the chunks of {self.path} differ in size")
-        self.digests += digest
-        self.last = length
-        self.size += length
-
-    def entry(self) -> FileEntry:
-        if not self.digests:
-            self.add(_EMPTY, 0)
-        return FileEntry(self.path, self.size, max(self.chunk, 1), bytes(self.digests))
-
-
 class DagWalk:
-    """Give it the blocks in `wanted()` until there are none; then `finished()` is the model without its leaves."""
+    """Give it the blocks in `wanted()` until there are none; then `finished()` is the model without its leaves.
 
-    def __init__(self, root: bytes) -> None:
+    Without `presume` every dag-pb block is asked for, and leaves that no node tells the size of.
+    """
+
+    def __init__(self, root: bytes, *, presume: bool = True) -> None:
         """Raises AccelError bad-cid, or not-a-model for the CID of a single block."""
         named = parts(root)
-        if named.codec != DAG_PB:
+        if named.codec != DAG_PB or named.digest is None:
             raise AccelError(
                 ErrorCode.NOT_A_MODEL,
                 "this CID names a single block, and a model's CID names a folder",
                 "Use the CID that `model add FOLDER` printed.",
             )
-        self._contents = Contents(root)
+        self._root = root
+        self._presume = presume
+        self._gathered = Gathered()
         self._wanted: dict[bytes, None] = {}
-        self._node_bytes = 0
-        self._inner_nodes = self._leaves = self._entries = 0
-        #: Leaves whose bytes are in their CIDs, by digest: nobody needs to be asked for them.
-        self.inline: dict[bytes, bytes] = {}
-        #: A node may be named often: the last few are not decoded again each time.
-        self._decode = lru_cache(maxsize=16)(decode)
-        self._want(root, named)
+        self._node_bytes = self._found_bytes = self._inline = 0
+        #: By the CID of a presumed leaf that is asked for those of the nodes whose others are presumed to be alike.
+        self._alike: dict[bytes, list[bytes]] = {}
+        self._want(root)
+
+    @property
+    def found(self) -> dict[bytes, bytes]:
+        """Blocks of leaves that came along, by digest: they need not be asked for."""
+        return self._gathered.found
 
     def wanted(self) -> list[bytes]:
         return list(self._wanted)
@@ -78,101 +66,82 @@ class DagWalk:
     def add(self, cid: bytes, block: bytes) -> None:
         """Takes a block that was wanted. Raises AccelError hostile-content."""
         del self._wanted[cid]
-        self._contents.nodes[cid] = block
-        self._node_bytes += len(block)
-        self._follow(decode(block))
-        if self._node_bytes > _MAX_NODE_BYTES or len(self._contents.nodes) + len(self._wanted) > _MAX_INNER_NODES:
-            _refuse("the folder has too many nodes")
-
-    def _follow(self, node: Node) -> None:
-        for link in node.links:
-            named = parts(link.cid)
-            if named.codec == DAG_PB and link.cid not in self._contents.nodes:
-                self._want(link.cid, named)
-
-    def _want(self, cid: bytes, named: Parts) -> None:
-        if named.inline is None:
-            self._wanted[cid] = None
+        known = read(cid[:-DIGEST], parts(cid).codec, block)
+        if isinstance(known, Leaf):
+            self._meet(cid, known, block)
         else:
-            self._follow(decode(named.inline))
+            self._gathered.nodes[cid] = block
+            self._node_bytes += len(block)
+            self._follow(cid, known, block)
+        for parent in self._alike.pop(cid, ()):
+            self._check_alike(cid, parent)
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        nodes, leaves = len(self._gathered.nodes), len(self._gathered.leaves)
+        too_many = max(nodes, self._inline) > MAX_INNER_NODES or nodes + leaves + len(self._wanted) > _MAX_ASKED
+        if too_many or self._node_bytes > _MAX_NODE_BYTES:
+            refuse("the folder has too many nodes")
 
     def finished(self) -> Contents:
         """The model's files with their leaves in order, and its nodes. Raises AccelError hostile-content and others."""
-        root = self._node(self._contents.root, parts(self._contents.root))
-        if root.kind != DIRECTORY:
-            raise AccelError(
-                ErrorCode.NOT_A_MODEL, "this CID names a file, and a model's CID names a folder", "Add its folder."
-            )
-        self._list_folder(root, "", 0)
-        if not self._contents.files:
-            raise AccelError(ErrorCode.NOT_A_MODEL, "the folder has no files in it", "Check the CID.")
-        if self._contents.size > MAX_SIZE:
-            _refuse("the folder's size is absurd")
-        return self._contents
+        return Listing(self._root, self._gathered).contents()
 
-    def _node(self, cid: bytes, named: Parts) -> Node:
-        self._inner_nodes += 1
-        if self._inner_nodes > _MAX_INNER_NODES:
-            _refuse("the folder has too many nodes")
-        return self._decode(self._contents.nodes[cid] if named.inline is None else named.inline)
+    def _meet(self, cid: bytes, leaf: Leaf, block: bytes) -> None:
+        self._gathered.leaves[cid] = leaf
+        self._node_bytes += len(leaf.wrap.head) + len(leaf.wrap.tail)
+        if self._found_bytes + len(block) <= _MAX_FOUND:
+            self._found_bytes += len(block)
+            self._gathered.found[cid[-DIGEST:]] = block
 
-    def _list_folder(self, folder: Node, prefix: str, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            _refuse(f"folders are nested deeper than {MAX_DEPTH}")
-        for link in folder.links:
-            self._entries += 1
-            path = prefix + link.name
-            if self._entries > MAX_ENTRIES or len(path.encode()) > MAX_PATH:
-                _refuse(f"the folder has over {MAX_ENTRIES} entries, or a path over {MAX_PATH} bytes")
-            self._list_entry(link.cid, path, link.size, depth)
-        if not folder.links and prefix:
-            self._contents.empty_folders.append(prefix[:-1])
-
-    def _list_entry(self, cid: bytes, path: str, total: int, depth: int) -> None:
-        """A small file is one raw leaf, whose size the folder's link tells; a large one is a tree of them."""
-        named = parts(cid)
-        leaves = _Leaves(path)
-        if named.codec == RAW:
-            self._list_leaf(named, total, leaves)
-        else:
-            node = self._node(cid, named)
-            if node.kind == DIRECTORY:
-                self._list_folder(node, path + "/", depth + 1)
-                return
-            self._list_leaves(node, leaves, 0)
-        self._contents.files.append(leaves.entry())
-
-    def _list_leaves(self, node: Node, leaves: _Leaves, depth: int) -> None:
+    def _follow(self, cid: bytes, node: Node, block: bytes) -> None:
+        if node.kind != FILE:
+            for link in node.links:
+                self._follow_entry(link)
+            return
         if node.data:
-            raise AccelError(
-                ErrorCode.BAD_INPUT,
-                f"{leaves.path} has its bytes wrapped in dag-pb leaves, which cannot be kept as plain files",
-                "Add the folder again with CID version 1 and raw leaves.",
-            )
+            self._gathered.found[digest_of(cid)] = block
+        self._follow_parts(cid, node)
+
+    def _follow_entry(self, link: Link) -> None:
+        """A raw entry is a file of one leaf; only the link's Tsize tells how long it is."""
+        named = parts(link.cid)
+        told = 0 < link.size <= MAX_BLOCK or named.digest == _EMPTY
+        if named.codec == DAG_PB or named.inline is not None or not (self._presume and told):
+            self._want(link.cid)
+
+    def _follow_parts(self, cid: bytes, node: Node) -> None:
+        first: bytes | None = None
         for link, size in zip(node.links, node.block_sizes, strict=True):
-            named = parts(link.cid)
-            if named.codec == RAW:
-                self._list_leaf(named, size, leaves)
+            if self._presume and looks_like_leaf(link, size):
+                first = first or link.cid
+            elif not is_raw(link.cid) or inline_of(link.cid) is not None:
+                self._want(link.cid)
+        if first is not None:
+            self._want(first)
+            if first in self._wanted:
+                self._alike.setdefault(first, []).append(cid)
             else:
-                self._list_inner(link.cid, named, size, leaves, depth + 1)
+                self._check_alike(first, cid)
 
-    def _list_inner(self, cid: bytes, named: Parts, size: int, leaves: _Leaves, depth: int) -> None:
-        inner = self._node(cid, named)
-        if depth > MAX_DEPTH or inner.kind == DIRECTORY or inner.file_size != size:
-            _refuse(f"{leaves.path} is nested too deep, or the sizes of its parts do not add up")
-        self._list_leaves(inner, leaves, depth)
+    def _check_alike(self, first: bytes, parent: bytes) -> None:
+        """Asks for the others as well when the first is no leaf, or is made in a way that tells nothing of them."""
+        met, node = self._gathered.leaves.get(first), self._gathered.look(parent)
+        if isinstance(node, Node) and (met is None or met.wrap.kind is None):
+            for link, size in zip(node.links, node.block_sizes, strict=True):
+                if looks_like_leaf(link, size):
+                    self._want(link.cid)
 
-    def _list_leaf(self, named: Parts, length: int, leaves: _Leaves) -> None:
-        self._leaves += 1
-        if self._leaves > _MAX_LEAVES or length > MAX_BLOCK:
-            _refuse("the folder has too many leaves, or one over 2 MiB")
-        digest = named.digest
-        if digest is None:
-            inline = named.inline or b""
-            digest = hashlib.sha256(inline).digest()
-            self.inline[digest] = inline
-        leaves.add(digest, length)
-
-
-def _refuse(why: str) -> NoReturn:
-    raise AccelError(ErrorCode.HOSTILE_CONTENT, f"refused: {why}", "Import the folder anew: model add FOLDER.")
+    def _want(self, cid: bytes) -> None:
+        if cid in self._gathered.nodes or cid in self._gathered.leaves:
+            return
+        inline = inline_of(cid)
+        if inline is None:
+            self._wanted[cid] = None
+            return
+        self._inline += 1
+        known = self._gathered.look(cid)
+        if isinstance(known, Node):
+            self._follow(cid, known, inline)
+        else:
+            self._gathered.found[digest_of(cid)] = inline

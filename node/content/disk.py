@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -118,23 +118,38 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
         os.close(descriptor)
 
 
-def write_at(path: Path, offset: int, block: bytes) -> None:
-    """Writes all of `block` into a file that is there; never through a symbolic link. Raises OSError."""
+def write_at(path: Path, offsets: Sequence[int], block: bytes) -> None:
+    """Writes all of `block` at each of the offsets into a file that is there; never through a symbolic link.
+
+    Zeros are not written where nothing ever was, so a sparse file stays one. Raises OSError.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        written = os.pwrite(descriptor, block, offset)
-        while written < len(block):
-            written += os.pwrite(descriptor, memoryview(block)[written:], offset + written)
+        zeros = len(offsets) > 1 and block == bytes(len(block))
+        for offset in offsets:
+            if not (zeros and _is_hole(descriptor, offset, len(block))):
+                _write_all(descriptor, offset, block)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, offset: int, block: bytes) -> None:
+    written = os.pwrite(descriptor, block, offset)
+    while written < len(block):
+        written += os.pwrite(descriptor, memoryview(block)[written:], offset + written)
 
 
 def is_hole(path: Path, offset: int, length: int) -> bool:
     """Whether nothing was ever written there, so that it reads as zeros. False where that cannot be told."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
+        return _is_hole(descriptor, offset, length)
+    finally:
+        os.close(descriptor)
+
+
+def _is_hole(descriptor: int, offset: int, length: int) -> bool:
+    try:
         return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
     except OSError as error:
         return error.errno == errno.ENXIO
-    finally:
-        os.close(descriptor)

@@ -123,6 +123,12 @@ class Exchange:
             raise failure
         return outcome[0]
 
+    def anew(self, sources: Sequence[BlockSource]) -> Exchange:
+        """An exchange with all sources again, that goes on counting."""
+        other = Exchange(sources)
+        other.by_source, other.surplus = self.by_source, self.surplus
+        return other
+
     async def get(self, work: Work) -> None:
         """Returns when all of the work's blocks are kept.
 

@@ -6,6 +6,8 @@ nodes of the DAG, level by level ─► the list of leaves ─► what is on dis
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,16 +19,19 @@ from typing import Final
 import trio
 
 from ...protocols.errors import AccelError
-from .cid import RAW, format_cid, make_cid, matches
+from .cid import format_cid, matches
 from .contents import Contents
 from .dag import DagWalk
 from .disk import OnProgress
 from .exchange import BlockSource, Exchange
-from .places import Places
+from .leaves import DIGEST
+from .places import LeafMismatchError, Places
 from .shares import Shares
 from .store import ModelStore
 
 __all__ = ["BlockSource", "FetchReport", "Fetcher"]
+
+log = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_S: Final = 0.1
 #: A large model's nodes have about 50 KB each.
@@ -118,19 +123,25 @@ class _Fetch:
     def __init__(self, store: ModelStore, cid: bytes, sources: Sequence[BlockSource], progress: OnProgress) -> None:
         self._store = store
         self._cid = cid
+        self._sources = sources
         self._exchange = Exchange(sources)
         self._progress = _Progress(progress)
         self._began = trio.current_time()
 
     async def run(self, name: str | None) -> FetchReport:
         try:
-            return await self._exchange.run(partial(self._fetch, name))
+            try:
+                return await self._exchange.run(partial(self._fetch, name, presume=True))
+            except LeafMismatchError as error:
+                log.info("%s is walked again, and nothing is presumed: %s", format_cid(self._cid), error.message)
+            self._exchange = self._exchange.anew(self._sources)
+            return await self._exchange.run(partial(self._fetch, name, presume=False))
         except AccelError as error:
             raise AccelError(error.code, f"{format_cid(self._cid)}: {error.message}", error.hint) from error
 
-    async def _fetch(self, name: str | None) -> FetchReport:
-        contents, inline = await self._walk()
-        leaves, kept = await self._prepare(contents, inline)
+    async def _fetch(self, name: str | None, *, presume: bool) -> FetchReport:
+        contents, found = await self._walk(presume=presume)
+        leaves, kept = await self._prepare(contents, found)
         await self._exchange.get(leaves)
         self._progress.tell("storing", contents.size, contents.size)
         folder = await trio.to_thread.run_sync(self._store.partial, self._cid)
@@ -140,23 +151,23 @@ class _Fetch:
         by_source = dict(self._exchange.by_source)
         return FetchReport(self._cid, contents.size, kept, self._exchange.surplus, seconds, by_source)
 
-    async def _walk(self) -> tuple[Contents, dict[bytes, bytes]]:
-        """The model without its leaves, and those leaves that are in their CIDs; level by level."""
-        walk = DagWalk(self._cid)
+    async def _walk(self, *, presume: bool) -> tuple[Contents, dict[bytes, bytes]]:
+        """The model without its leaves, and those leaves that came along; level by level."""
+        walk = DagWalk(self._cid, presume=presume)
         found = 0
         while wanted := walk.wanted():
             self._progress.tell("listing", found, 0)
             await self._exchange.get(_Nodes(walk, wanted))
             found += len(wanted)
-        return await trio.to_thread.run_sync(walk.finished), walk.inline
+        return await trio.to_thread.run_sync(walk.finished), walk.found
 
-    async def _prepare(self, contents: Contents, inline: dict[bytes, bytes]) -> tuple[_Leaves, int]:
+    async def _prepare(self, contents: Contents, found: dict[bytes, bytes]) -> tuple[_Leaves, int]:
         """Space, folders and files for the model, and how many of its bytes were there before."""
         folder = await trio.to_thread.run_sync(self._store.partial, self._cid)
         places = await trio.to_thread.run_sync(Places, contents, folder)
         there = await trio.to_thread.run_sync(places.bytes_on_disk)
         await trio.to_thread.run_sync(self._store.check_space, max(0, contents.size - there))
-        kept = await self._gather(places, contents.size, _Known(self._store, inline))
+        kept = await self._gather(places, contents.size, _Known(self._store, found))
         return _Leaves(places, contents, kept, self._progress), kept
 
     async def _gather(self, places: Places, total: int, known: _Known) -> int:
@@ -172,14 +183,14 @@ class _Fetch:
 
 
 class _Known:
-    """Leaves that nobody has to be asked for: empty ones, those in their CIDs, those of models that are here."""
+    """Leaves that nobody has to be asked for: those that came while walking, those of models that are here."""
 
-    def __init__(self, store: ModelStore, inline: Mapping[bytes, bytes]) -> None:
+    def __init__(self, store: ModelStore, found: Mapping[bytes, bytes]) -> None:
         self._store = store
-        self._inline = {make_cid(RAW, data): data for data in (b"", *inline.values())}
+        self._found = {hashlib.sha256(b"").digest(): b"", **found}
 
     def __call__(self, cid: bytes) -> bytes | None:
-        data = self._inline.get(cid)
+        data = self._found.get(cid[-DIGEST:])
         return self._store.read_block(cid) if data is None else data
 
 

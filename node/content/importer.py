@@ -16,9 +16,10 @@ from typing import BinaryIO, Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
 from .cid import DAG_PB, RAW, cid_of, make_cid
-from .contents import Contents, FileEntry
+from .contents import Contents
 from .disk import clone
-from .unixfs import Link, check_name, encode_directory, encode_file
+from .leaves import FileEntry, Leaves
+from .unixfs import MAX_PATH, Link, check_name, encode_directory, encode_file
 
 CHUNK: Final = 1 << 20
 WIDTH: Final = 1024
@@ -26,8 +27,6 @@ WIDTH: Final = 1024
 MAX_DIRECTORY_BLOCK: Final = 256 << 10
 MAX_DEPTH: Final = 32
 MAX_ENTRIES: Final = 50_000
-#: In bytes: with the store's own folder before it a path stays under the 4096 that systems take.
-MAX_PATH: Final = 2048
 
 OnBytes = Callable[[int], None]
 
@@ -169,12 +168,11 @@ class _Import:
         return self._keep(block, sum(link.size for link in links), 0)
 
     def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
-        digests, size = bytearray(), 0
+        leaves = Leaves(path)
         for chunk in self._chunks(real, target):
-            digests += hashlib.sha256(chunk).digest()
-            size += len(chunk)
+            leaves.add(hashlib.sha256(chunk).digest(), len(chunk))
             self._on_bytes(len(chunk))
-        entry = FileEntry(path, size, CHUNK if size > CHUNK else max(size, 1), bytes(digests))
+        entry = leaves.entry()
         self.contents.files.append(entry)
         return self._balance(entry)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from fuzzing.dags import Builder, Make
 from fuzzing.targets import KEY, framed_model, joined_blocks
 from ipfs_accel_node.node.content.cid import RAW, make_cid
+from ipfs_accel_node.node.content.dag import DagWalk
 from ipfs_accel_node.node.content.unixfs import Link, encode_directory, encode_file
 from ipfs_accel_node.protocols import sealing, values
 from ipfs_accel_node.protocols.hello import Hello, HelloFacts
@@ -61,8 +63,33 @@ def dag() -> Iterator[bytes]:
     yield joined_blocks(folder, file)
     yield joined_blocks(encode_directory([Link(leaf, "config.json", 4)]))
     yield joined_blocks(encode_directory([Link(b"\x01\x70\x00" + bytes((len(file),)) + file, "f", 1)]))
+    for make in _MAKES:
+        builder = Builder(make)
+        yield joined_blocks(*asked_for(builder.root(_TREE), builder.blocks))
     yield b"bafybeihwqttitc7rssowlfhx3edhljr3kb5ax5l52pt7r3zdtbg5na7bhu"
     yield b"QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
+
+
+_TREE: Final = {
+    "config.json": b"{}",
+    "empty": b"",
+    "sub": {"weights": bytes(range(200)), "void": {}},
+    "link": "sub/weights",
+}
+_MAKES: Final = [
+    Make(chunk=32, leaves="file", version=0, sizes="none"),
+    Make(chunk=20, leaves="odd", layout="trickle", own=9, mtime=True),
+    Make(chunk=20, leaves="packed", fanout=8, varying=True),
+    Make(chunk=60, fanout=256, inline=128),
+]
+
+
+def asked_for(root: bytes, blocks: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """The blocks that a walk asks for, in that order."""
+    walk = DagWalk(root)
+    while wanted := walk.wanted():
+        yield blocks[wanted[0]]
+        walk.add(wanted[0], blocks[wanted[0]])
 
 
 def config() -> Iterator[bytes]:

@@ -241,11 +241,27 @@ class Blocks:
         return self.blocks.get(cid)
 
 
-async def test_a_leaf_of_another_length_than_the_folder_says_is_the_folders_fault(store, source, autojump_clock):
-    root = encode_directory([Link(make_cid(RAW, b"four"), "a", 5)])
-    with pytest.raises(AccelError, match="chunk of 5 bytes that has 4") as failed:
-        await Fetcher(store).fetch(make_cid(DAG_PB, root), [source("a", Blocks(root, leaves=[b"four"]))])
+async def test_a_link_may_lie_about_all_that_is_below_it(store, source, autojump_clock):
+    """Tsize is nothing but a hint: the leaf itself tells how long it is, on a second walk."""
+    root = encode_directory([Link(make_cid(RAW, b"four"), "a", 5), Link(make_cid(RAW, b"much"), "b", 1 << 62)])
+    there = source("a", Blocks(root, leaves=[b"four", b"much"]))
+    report = await Fetcher(store).fetch(make_cid(DAG_PB, root), [there])
+    (here,) = store.models()
+    assert tree(here.path) == {"a": b"four", "b": b"much"}
+    assert (report.size, store.damaged_files(here.cid_bytes)) == (8, [])
+    assert there.asked[make_cid(RAW, b"four")] <= 2
+
+
+async def test_a_leaf_of_another_length_than_its_file_says_is_the_files_fault(store, source, autojump_clock):
+    links = [Link(make_cid(RAW, leaf), "", 4) for leaf in (b"four", b"fives")]
+    file = encode_file(links, [4, 4])
+    root = encode_directory([Link(make_cid(DAG_PB, file), "a", 99)])
+    with pytest.raises(AccelError, match="leaf of 4 bytes, and its block has 5") as failed:
+        await Fetcher(store).fetch(
+            make_cid(DAG_PB, root), [source("a", Blocks(root, file, leaves=[b"four", b"fives"]))]
+        )
     assert failed.value.code == "hostile-content"
+    assert store.models() == []
 
 
 async def test_bytes_that_are_in_their_cids_need_nobody(store, source, autojump_clock):

@@ -167,16 +167,16 @@ elsewhere, here, fatal = ModelStore(Path(sys.argv[1])), ModelStore(Path(sys.argv
 (model,) = elsewhere.models()
 write_at, written = places.write_at, 0
 
-def write_until_killed(path, offset, block):
+def write_until_killed(path, offsets, block):
     global written
     written += 1
     if written == fatal:
         with open(path, "r+b") as file:  # killed in the middle of a write
-            file.seek(offset)
+            file.seek(offsets[0])
             file.write(block[: len(block) // 2])
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-    write_at(path, offset, block)
+    write_at(path, offsets, block)
 
 class Source:
     def __init__(self, name):

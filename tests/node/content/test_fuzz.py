@@ -17,7 +17,7 @@ CIDS = st.sampled_from(
     [make_cid(codec, bytes([number])) for codec in (RAW, DAG_PB) for number in range(3)]
     + [b"\x01\x70\x00\x04\x0a\x02\x08\x01", b"\x01\x55\x00\x03abc", b"\x12\x20" + bytes(32), b"\x01\x71\x12\x20", b""]
 )
-NAMES = st.sampled_from(["", "a", "b", "config.json", "..", "a/b", "\0", "x" * 256, "ä"])
+NAMES = st.sampled_from(["", "a", "b", "config.json", "..", "a/b", "\0", "x" * 256, "ä", "0a", "CCa", "85"])
 
 
 @st.composite
@@ -28,7 +28,11 @@ def nodes(draw):
     sizes = [draw(st.just(link.size) | SIZES) for link in links] if kind != 1 else []
     total = draw(st.just(sum(sizes)) | SIZES)
     data = _field(1, kind) + (_field(3, total) if kind != 1 else b"") + b"".join(_field(4, size) for size in sizes)
-    if draw(st.integers(0, 9)) == 0:
+    if kind == 5:
+        data += _field(5, draw(st.sampled_from([0x22, 0x22, 0x12]))) + _field(
+            6, draw(st.sampled_from([8, 256, 1024, 3]))
+        )
+    if draw(st.integers(0, 9 if kind not in (4, 5) else 1)) == 0:
         data += _bytes_field(2, draw(st.binary(max_size=9)))
     return _encode(links, data)
 
