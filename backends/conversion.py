@@ -64,10 +64,15 @@ def _run(folder: Path, target: Path) -> None:
         raise BackendError("conversion-failed", f"converting to OpenVINO failed: {last[:300]}", "The log says more.")
 
 
+def derived_prefix(content: str) -> str:
+    """How the folder names of a model's converted forms begin; `content` is its key in `LoadOptions`."""
+    return f"openvino-{hashlib.sha256(content.encode()).hexdigest()[:24]}-"
+
+
 def _key(content: str, task: str) -> str:
     """A folder name that changes with whatever changes the converted form."""
     versions = " ".join(f"{name}={_version(name)}" for name in _VERSIONED)
-    return f"openvino-{hashlib.sha256(f'{content} {task} {versions}'.encode()).hexdigest()[:32]}"
+    return derived_prefix(content) + hashlib.sha256(f"{task} {versions}".encode()).hexdigest()[:16]
 
 
 def _version(name: str) -> str:

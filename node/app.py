@@ -19,10 +19,11 @@ from .advertising import Advertiser
 from .api.local import LocalDoor, serve_socket
 from .api.operations import Operations
 from .api.peer import PeerDoor
+from .api.repo import RepoOperations
 from .api.tls import TlsDoor
 from .availability import Availability
 from .candidates import CandidateBook
-from .catalogue import Catalogue
+from .catalogue import Catalogue, open_store
 from .config import Config
 from .content.store import ModelStore, StoreLock
 from .dispatch import Dispatcher
@@ -32,6 +33,7 @@ from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
 from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
+from .storekeeping import Storekeeper
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
 
 def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[str], teller: Teller) -> Node:
     card = IdentityCard(own.peer_id, config.node_name)
-    store = ModelStore(config.paths.content)
+    store = open_store(config.paths, config.disk_limit)
     changes, running = _Changes(), RunningJobs()
     availability = Availability(changes.tell)
     serving = ServingService(
@@ -149,8 +151,9 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
     changes.listener = advertiser.changed
     operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters, availability, running)
+    repo = RepoOperations(Storekeeper(store, catalogue), catalogue)
     tls = TlsDoor(config.paths)
-    door = LocalDoor(dispatcher, {**operations.by_name(), "client-token": tls.token})
+    door = LocalDoor(dispatcher, {**operations.by_name(), **repo.by_name(), "client-token": tls.token})
     return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door)
 
 

@@ -15,9 +15,12 @@ from typing import Any
 
 import trio
 
+from ..backends.conversion import derived_prefix
 from ..protocols.errors import AccelError, ErrorCode
+from .config import Paths
 from .content import names
 from .content.cid import format_cid
+from .content.collection import DerivedForms, cannot_fit, oldest_first
 from .content.fetch import Fetcher
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
@@ -31,6 +34,11 @@ OnProgress = Callable[[str, int, int, str], None]
 _PROGRESS_EVERY_S = 0.1
 _LINK_GRACE_S = 10.0
 _LOOK_EVERY_S = 0.05
+
+
+def open_store(paths: Paths, limit: int | None = None) -> ModelStore:
+    """The store of a data folder, which knows of its models' converted forms."""
+    return ModelStore(paths.content, limit=limit, derived=DerivedForms(paths.cache, derived_prefix))
 
 
 @dataclass
@@ -56,7 +64,7 @@ class Catalogue:
         self._store = store
         self._serving = serving
         self._mesh = mesh
-        self._fetcher = Fetcher(store)
+        self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
         self._verdicts: dict[bytes, Verdict] = {}
 
@@ -130,7 +138,8 @@ class Catalogue:
         self, path: str, name: str | None, *, origin: Origin = Origin(), take: bool = False, on_progress: OnProgress
     ) -> StoredModel:
         """Imports a folder and begins to load and measure it. Raises AccelError."""
-        report = _from_thread(on_progress)
+        await self.make_room(*await trio.to_thread.run_sync(partial(self._store.size_to_add, Path(path), take=take)))
+        report = from_thread(on_progress)
         adding = partial(self._store.add, Path(path), name=name, origin=origin, take=take, progress=report)
         stored = await trio.to_thread.run_sync(adding, abandon_on_cancel=False)
         self._arrived(stored)
@@ -139,7 +148,8 @@ class Catalogue:
     async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
         """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
         model = self.known().get(cid) or KnownModel(cid)
-        if model.here:
+        damaged = cid in self._store.damaged
+        if model.here and not damaged:
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
         sources = await self._sources(model)
         try:
@@ -147,6 +157,7 @@ class Catalogue:
                 cid,
                 sources,
                 name=name or model.name or None,
+                repair=damaged,
                 progress=lambda state, done, total: on_progress(state, done, total, ""),
             )
         finally:
@@ -163,9 +174,41 @@ class Catalogue:
             **_described(stored),
         }
 
+    async def make_room(self, size: int, on_disk: int = 0) -> None:
+        """Removes unpinned models that no job uses, those used longest ago first, until `size` bytes more fit.
+
+        Raises:
+            AccelError: disk-full.
+        """
+        lacking = (await trio.to_thread.run_sync(self._store.room)).lacking(size, on_disk)
+        if lacking:
+            self._store.evictable(size, lacking)  # nothing goes where that would not be enough
+            lacking -= await self._evict(lacking)
+        if lacking > 0:
+            raise cannot_fit(size, lacking, self._store.models())
+
+    async def _evict(self, lacking: int) -> int:
+        """The bytes that are free then."""
+        freed = 0
+        for model in oldest_first(self._store.models()):
+            if freed >= lacking:
+                break
+            freed += await self.remove_unused(model)
+        return freed
+
+    async def remove_unused(self, model: StoredModel) -> int:
+        """The bytes that are free then; none when a job uses it, or it was pinned meanwhile."""
+        try:
+            removed = await self.remove(model.cid)
+        except AccelError as error:
+            log.info("%s stays: %s", model.name or model.cid, error)
+            return 0
+        log.info("%s was removed to make room", model.name or model.cid)
+        return int(removed["freed"])
+
     async def ensure_here(self, cid: bytes, *, on_progress: OnProgress) -> None:
         """Fetches the model when it is not here; a job of this node's own owner may do that."""
-        if self._store.get(cid) is None:
+        if self._store.get(cid) is None or cid in self._store.damaged:
             await self.get(cid, None, on_progress=on_progress)
         self._store.touch(cid)
 
@@ -231,7 +274,7 @@ def _described(stored: StoredModel) -> dict[str, Any]:
     return {"cid": stored.cid, "name": stored.name, "size": stored.size}
 
 
-def _from_thread(on_progress: OnProgress) -> Callable[[str, int, int], None]:
+def from_thread(on_progress: OnProgress) -> Callable[[str, int, int], None]:
     """Carries progress from a worker thread to the event loop, seldom enough not to burden it.
 
     It ends the work when the task that waits for the thread is cancelled.

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..protocols.errors import AccelError, ErrorCode, docs_of
-from .commands.parsers import add_completion, add_models, add_node, add_pins, add_text_options
+from .commands.parsers import add_completion, add_models, add_node, add_pins, add_repo, add_text_options
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(commands)
     add_models(commands)
     add_pins(commands)
+    add_repo(commands)
     _add_run(commands)
     add_completion(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
@@ -114,6 +115,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backends", metavar="LIST", help="cpu, openvino, echo, none, or auto (all installed)")
     parser.add_argument("--threads", metavar="N", help="threads to compute with (all cores)")
     parser.add_argument("--memory", dest="memory_bytes", metavar="SIZE", help="bound for loaded models, such as 8G")
+    parser.add_argument("--disk-limit", metavar="SIZE", help="bound for the models on disk, such as 200G (the disk)")
     parser.add_argument("--precision", metavar="P", help="f32 (as trained) or bf16 (faster)")
     parser.add_argument("--name", dest="node_name", metavar="NAME", help="what others see (the host's name)")
     parser.add_argument("--listen", action="append", metavar="ADDR", help="multiaddr (/ip4/0.0.0.0/tcp/4011)")

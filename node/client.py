@@ -299,6 +299,20 @@ class Client:
     def unpin_model(self, model: str) -> dict[str, Any]:
         return dict(self._operate("pin.rm", model=model))
 
+    def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""
+        return dict(self._ask("repo.stat", timeout))
+
+    def repo_gc(self, *, unpinned: bool = False, dry_run: bool = False) -> dict[str, Any]:
+        """Removes what nothing needs and, with `unpinned`, every model that is neither pinned nor in use."""
+        return dict(self._operate("repo.gc", unpinned=unpinned, dry_run=dry_run))
+
+    def repo_verify(
+        self, model: str | None = None, *, repair: bool = False, on_progress: OnProgress | None = None
+    ) -> list[dict[str, Any]]:
+        """Reads a model, or all, again; `damaged` files of each. `repair` fetches those from peers."""
+        return list(self._operate("repo.verify", on_progress, model=model, repair=repair))
+
     def pause(self, *, wait_s: float | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """The node computes no new jobs until `resume`; with `wait_s`, returns when nothing runs there any more.
 

@@ -85,6 +85,7 @@ class Config:
     backends: tuple[str, ...] | None
     threads: int
     memory_bytes: int
+    disk_limit: int | None
     precision: str
     node_name: str
     listen: tuple[str, ...]
@@ -370,6 +371,7 @@ _SETTINGS: Final = {
     "backends": _Setting(_backends, lambda: None, "--backends", "backends"),
     "threads": _Setting(_threads, _all_cores, "--threads", "threads"),
     "memory_bytes": _Setting(parse_size, _half_of_memory, "--memory", "memory"),
+    "disk_limit": _Setting(parse_size, lambda: None, "--disk-limit", "disk_limit"),
     "precision": _Setting(_one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
     "node_name": _Setting(_name, _default_name, "--name", "name"),
     "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),

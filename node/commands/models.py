@@ -16,7 +16,7 @@ from ..config import Paths, absolute, default_data_dir, make_data_dir
 from ..content.names import checked
 from ..hub import is_reference, parse_reference
 from ..judging import check_folder, judge
-from ..model_source import opened_source
+from ..model_source import ModelSource, opened_source
 from . import panels
 from .output import OnProgress, console, count, duration, print_json, printable, progress, safe, size, table
 from .reaching import client_of, elsewhere
@@ -27,7 +27,7 @@ def add(options: argparse.Namespace) -> None:
         checked(options.name)
     _check_source(options)
     what = options.source.rpartition("/")[2] or options.source
-    with progress(what, quiet=options.json) as report, _node_or_store(options) as (client, store):
+    with progress(what, quiet=options.json) as report, node_or_store(options) as (client, store):
         if client is not None:
             added = client.add_model(options.source, options.name, anyway=options.anyway, convert=options.convert,
                                      license_name=options.license, gated=options.gated, on_progress=report)  # fmt: skip
@@ -59,6 +59,8 @@ def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -
         given = found.with_notes(options.license, gated=options.gated)
         check_folder(given.path, anyway=options.anyway)
         began = time.monotonic()
+        for model in store.evictable(*_needed(store, given)):
+            store.remove(model.cid_bytes)
         stored = store.add(
             given.path, name=given.name, origin=given.origin, take=given.take,
             progress=lambda state, done, total: report(state, done, total, ""),
@@ -71,6 +73,12 @@ def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -
         "namesakes": _namesakes(store, stored),
         **stored.origin._asdict(),
     }
+
+
+def _needed(store: Any, source: ModelSource) -> tuple[int, int]:
+    """The size of what is to be added, and how much has to go first."""
+    size, on_disk = store.size_to_add(source.path, take=source.take)
+    return size, store.room().lacking(size, on_disk)
 
 
 def _warn_of(added: dict[str, Any]) -> None:
@@ -95,7 +103,7 @@ def _warn(text: str) -> None:
 
 
 def listing(options: argparse.Namespace) -> None:
-    with _node_or_store(options) as (client, store):
+    with node_or_store(options) as (client, store):
         models = client.models() if client is not None else [_unserved(each) for each in store.models()]
     if options.json:
         print_json(models)
@@ -107,7 +115,7 @@ def listing(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    with _node_or_store(options) as (client, store):
+    with node_or_store(options) as (client, store):
         model = client.model_info(options.model) if client is not None else _judged(store.resolve(options.model))
     if options.json:
         print_json(model)
@@ -149,7 +157,7 @@ def get(options: argparse.Namespace) -> None:
 
 
 def remove(options: argparse.Namespace) -> None:
-    with _node_or_store(options) as (client, store):
+    with node_or_store(options) as (client, store):
         if client is not None:
             removed = client.remove_model(options.model)
         else:
@@ -164,7 +172,7 @@ def remove(options: argparse.Namespace) -> None:
 
 
 def pin(options: argparse.Namespace) -> None:
-    with progress(options.model[:20], quiet=options.json) as report, _node_or_store(options) as (client, store):
+    with progress(options.model[:20], quiet=options.json) as report, node_or_store(options) as (client, store):
         if client is not None:
             pinned = client.pin_model(options.model, on_progress=report)
         else:
@@ -173,13 +181,13 @@ def pin(options: argparse.Namespace) -> None:
 
 
 def unpin(options: argparse.Namespace) -> None:
-    with _node_or_store(options) as (client, store):
+    with node_or_store(options) as (client, store):
         unpinned = client.unpin_model(options.model) if client else _pin(store, options.model, pinned=False)
     _tell_pin(options, unpinned, "may be removed again")
 
 
 def pins(options: argparse.Namespace) -> None:
-    with _node_or_store(options) as (client, store):
+    with node_or_store(options) as (client, store):
         pinned = client.pins() if client else [_pinned(each) for each in store.models() if each.pinned]
     if options.json:
         print_json(pinned)
@@ -209,7 +217,7 @@ def _tell_pin(options: argparse.Namespace, model: dict[str, Any], what: str) -> 
 
 
 @contextmanager
-def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None, Any]]:
+def node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None, Any]]:
     """The running node's client; without a node the store itself, locked while inside."""
     try:
         client = client_of(options)
@@ -225,11 +233,13 @@ def _node_or_store(options: argparse.Namespace) -> Iterator[tuple[Client | None,
 
 @contextmanager
 def _store(options: argparse.Namespace) -> Iterator[Any]:
-    from ..content.store import ModelStore, StoreLock
+    from .. import config
+    from ..catalogue import open_store
+    from ..content.store import StoreLock
 
-    root = Paths(make_data_dir(_data_dir(options))).content
-    with StoreLock(root):
-        yield ModelStore(root)
+    data_dir = make_data_dir(_data_dir(options))
+    with StoreLock(Paths(data_dir).content):
+        yield open_store(Paths(data_dir), config.load({}, data_dir).disk_limit)
 
 
 def _data_dir(options: argparse.Namespace) -> Path:

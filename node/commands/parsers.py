@@ -61,6 +61,22 @@ def add_pins(commands: Any) -> None:
     unpin.add_argument("model", metavar="MODEL")
 
 
+def add_repo(commands: Any) -> None:
+    parser = add(commands, "repo", "repo:stat", "see, clean and check what is stored here", "repo stat")
+    repo = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add(repo, "stat", "repo:stat", "show what the models take on this disk", "repo stat")
+    collecting = add(repo, "gc", "repo:gc", "remove what nothing needs: leftovers, and what is over the disk limit",
+                     f"repo gc --dry-run\n  {PROGRAM} repo gc --unpinned")  # fmt: skip
+    collecting.add_argument("--unpinned", action="store_true", help="also every model that is not pinned or in use")
+    collecting.add_argument("--dry-run", action="store_true", help="only say what would go")
+    checking = add(repo, "verify", "repo:verify", "read the models again and name what is damaged; status 1 if any is",
+                   f"repo verify\n  {PROGRAM} repo verify minilm --repair")  # fmt: skip
+    checking.add_argument("model", metavar="MODEL", nargs="?", help="one model (all that are here)")
+    checking.add_argument(
+        "--repair", action="store_true", help="fetch what is damaged from peers; needs a running node"
+    )
+
+
 def _add_top(commands: Any) -> None:
     top = add(commands, "top", "top:top", "watch the node, its peers, models and jobs", "top\n"
               f"  {PROGRAM} top --json --count 1")  # fmt: skip

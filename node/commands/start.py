@@ -14,8 +14,8 @@ from .output import console, count, print_json, safe
 from .parsing import called_as
 
 FLAGS = (
-    "backends", "threads", "memory_bytes", "precision", "node_name", "listen", "peers", "join", "mdns", "log_level",
-    "log_json", "listen_clients",
+    "backends", "threads", "memory_bytes", "disk_limit", "precision", "node_name", "listen", "peers", "join", "mdns",
+    "log_level", "log_json", "listen_clients",
 )  # fmt: skip
 _MOST_TOLD = 8
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,21 +40,6 @@ def _coded(error: OSError) -> AccelError:
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return AccelError(ErrorCode.BAD_INPUT, f"{error.strerror}: {str(error.filename)[:60]}…", "Give another path.")
     return AccelError(ErrorCode.INTERNAL, f"the disk failed: {error}", "See the node's log; check the disk.")
-
-
-def check_space(folder: Path, size: int) -> None:
-    """Raises AccelError disk-full when `size` bytes more would not fit where `folder` is."""
-    free = max(0, shutil.disk_usage(folder).free - SPARE)
-    if free < size:
-        raise AccelError(
-            ErrorCode.DISK_FULL,
-            f"{_mebibytes(size)} are needed and {_mebibytes(free)} are free in {folder}",
-            "Remove a model (`ipfs-accel-node model rm`) or move the data folder.",
-        )
-
-
-def _mebibytes(size: int) -> str:
-    return f"{-(-size >> 20)} MiB"
 
 
 def write_whole(path: Path, data: bytes, *, synced: bool = True) -> None:

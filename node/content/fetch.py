@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -32,6 +32,8 @@ from .store import ModelStore
 __all__ = ["BlockSource", "FetchReport", "Fetcher"]
 
 log = logging.getLogger(__name__)
+
+MakeRoom = Callable[[int], Awaitable[object]]
 
 _PROGRESS_EVERY_S: Final = 0.1
 #: A large model's nodes have about 50 KB each.
@@ -67,8 +69,10 @@ class _Running:
 class Fetcher:
     """Fetches into one store. Those that want one model share one fetch."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelStore, make_room: MakeRoom | None = None) -> None:
+        """`make_room(bytes)` removes what may go until so many more fit, or raises AccelError disk-full."""
         self._store = store
+        self._make_room = make_room or self._check_room
         self._running: dict[bytes, _Running] = {}
 
     async def fetch(
@@ -77,9 +81,13 @@ class Fetcher:
         sources: Sequence[BlockSource],
         *,
         name: str | None = None,
+        repair: bool = False,
         progress: OnProgress = lambda *_: None,
     ) -> FetchReport:
         """Makes the model be in the store. `progress` gets the state, and the bytes done and in all.
+
+        Args:
+            repair: also one that is there, whose sound parts are kept. Until it is whole the damaged one stays.
 
         Raises:
             AccelError: content-not-found or corrupt-content with what each source did, hostile-content,
@@ -91,16 +99,19 @@ class Fetcher:
                 raise AccelError(outcome.code, outcome.message, outcome.hint)
             if outcome is not None:
                 return outcome
-        if (stored := self._store.get(cid)) is not None:
+        if not repair and (stored := self._store.get(cid)) is not None:
             return FetchReport(cid, stored.size, stored.size, 0, 0.0, {})
         return await self._lead(cid, sources, name, progress)
+
+    async def _check_room(self, size: int) -> None:
+        await trio.to_thread.run_sync(self._store.check_space, size)
 
     async def _lead(
         self, cid: bytes, sources: Sequence[BlockSource], name: str | None, progress: OnProgress
     ) -> FetchReport:
         running = self._running[cid] = _Running([progress])
         try:
-            running.outcome = await _Fetch(self._store, cid, sources, running.progress).run(name)
+            running.outcome = await _Fetch(self._store, cid, sources, running.progress, self._make_room).run(name)
         except AccelError as error:
             running.outcome = error
             raise
@@ -120,8 +131,16 @@ async def _follow(running: _Running, progress: OnProgress) -> FetchReport | Acce
 
 
 class _Fetch:
-    def __init__(self, store: ModelStore, cid: bytes, sources: Sequence[BlockSource], progress: OnProgress) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        cid: bytes,
+        sources: Sequence[BlockSource],
+        progress: OnProgress,
+        make_room: MakeRoom,
+    ) -> None:
         self._store = store
+        self._make_room = make_room
         self._cid = cid
         self._sources = sources
         self._exchange = Exchange(sources)
@@ -166,7 +185,7 @@ class _Fetch:
         folder = await trio.to_thread.run_sync(self._store.partial, self._cid)
         places = await trio.to_thread.run_sync(Places, contents, folder)
         there = await trio.to_thread.run_sync(places.bytes_on_disk)
-        await trio.to_thread.run_sync(self._store.check_space, max(0, contents.size - there))
+        await self._make_room(max(0, contents.size - there))
         kept = await self._gather(places, contents.size, _Known(self._store, found))
         return _Leaves(places, contents, kept, self._progress), kept
 

@@ -92,10 +92,17 @@ class BlockIndex:
         return None
 
 
+def checked_files(folder: Path, contents: Contents) -> Iterator[tuple[str, int, bool]]:
+    """Reads a model: the path in `folder` of each file and link, its size, whether it is what `contents` says."""
+    for path, target in contents.links.items():
+        yield path, 0, leads_to(folder / path, target)
+    for entry in contents.files:
+        yield entry.path, entry.size, _is_sound(folder / entry.path, entry)
+
+
 def damaged_files(folder: Path, contents: Contents) -> list[str]:
     """The paths in `folder` of files and links that are not what `contents` says."""
-    files = [entry.path for entry in contents.files if not _is_sound(folder / entry.path, entry)]
-    return files + [path for path, target in contents.links.items() if not leads_to(folder / path, target)]
+    return [path for path, _, sound in checked_files(folder, contents) if not sound]
 
 
 def _is_sound(path: Path, entry: FileEntry) -> bool:

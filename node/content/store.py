@@ -26,10 +26,11 @@ from typing import Final
 from ...protocols.errors import AccelError, ErrorCode
 from . import names
 from .cid import format_cid
+from .collection import DerivedForms, Room, cannot_fit, folder_size, oldest_first
 from .contents import Contents
-from .disk import OnProgress, can_clone, check_space, coded_errors, sync, sync_tree, write_whole
+from .disk import OnProgress, can_clone, coded_errors, sync, sync_tree, write_whole
 from .importer import Folder, import_listed, list_folder
-from .index import BlockIndex, damaged_files
+from .index import BlockIndex, checked_files
 from .layout import Label, Layout
 from .layout import Origin as Origin
 from .lock import StoreLock as StoreLock
@@ -74,8 +75,12 @@ class ModelStore:
     One process at a time opens a store: hold its `StoreLock` meanwhile.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, limit: int | None = None, derived: DerivedForms | None = None) -> None:
+        """`limit` bounds what it holds, converted forms included, in bytes; None is what the disk has."""
         self._layout = Layout(root)
+        self._limit = limit
+        self._derived = derived
+        self._damaged: dict[bytes, list[str]] = {}
         self._changing = threading.Lock()
         self._stored: dict[bytes, StoredModel] = {}
         self._contents: dict[bytes, Contents] = {}
@@ -100,10 +105,50 @@ class ModelStore:
         """A block of any stored model, verified; None when it is not here, or is damaged on disk."""
         return self._index.read(cid)
 
-    def damaged_files(self, cid: bytes) -> list[str]:
-        """Reads a whole model again: which of its files no longer have the bytes that its CID says."""
+    def verify(self, cid: bytes, progress: OnProgress = lambda *_: None) -> list[str]:
+        """Reads a whole model again: which of its files no longer have the bytes that its CID says.
+
+        It is remembered until the model is mended, which `add` and a fetch do. An exception out of `progress`
+        ("verifying", done bytes, total bytes) stops it.
+        """
         contents = self._contents.get(cid)
-        return [] if contents is None else damaged_files(self._layout.model(cid), contents)
+        if contents is None:
+            return []
+        done, damaged = 0, []
+        for path, size, sound in checked_files(self._layout.model(cid), contents):
+            done += size
+            damaged += [] if sound else [path]
+            progress("verifying", done, contents.size)
+        self._note_damage(cid, damaged)
+        return damaged
+
+    @property
+    def damaged(self) -> dict[bytes, list[str]]:
+        """What `verify` found and nobody has mended: model → its damaged files."""
+        return dict(self._damaged)
+
+    def room(self) -> Room:
+        """What there is and what is taken."""
+        with coded_errors():
+            models = sum(model.size for model in self.models())
+            others = folder_size(self._layout.partials) + (self._derived.size() if self._derived else 0)
+            return Room(models + others, self._limit, shutil.disk_usage(self._layout.models).free)
+
+    def usage(self) -> dict[str, int | None]:
+        """Bytes by what takes them, the limit (None: the disk), and what is free on the disk."""
+        models, room = self.models(), self.room()
+        return {
+            "models": sum(model.size for model in models),
+            "pinned": sum(model.size for model in models if model.pinned),
+            "partial": folder_size(self._layout.partials),
+            "derived": self._derived.size() if self._derived else 0,
+            "limit": room.limit,
+            "free": room.free,
+        }
+
+    def orphans(self) -> list[Path]:
+        """Converted forms of models that are not here any more."""
+        return self._derived.orphans(model.cid for model in self.models()) if self._derived else []
 
     # --- changing
 
@@ -130,9 +175,8 @@ class ModelStore:
         with coded_errors(), _removed(self._layout.scratch()) as temporary:
             listed = list_folder(folder)
             total, done = listed.size(), 0
-            moves = take and folder.stat().st_dev == self._layout.adding.stat().st_dev
-            if not moves:
-                self._check_space_to_add(listed, total)
+            moves = take and self._is_near(folder)
+            self.check_space(total, self._shared(listed, total, moves=moves))
 
             def count(size: int) -> None:
                 nonlocal done
@@ -152,7 +196,7 @@ class ModelStore:
         cid = contents.root
         with coded_errors(), _removed(self._layout.scratch()) as aside:
             sync_tree(folder)
-            keep_old = cid in self._stored and not self.damaged_files(cid)
+            keep_old = cid in self._stored and not self.verify(cid)
             if not keep_old:
                 write_whole(self._layout.contents(cid), contents.pack())
             with self._changing:
@@ -163,6 +207,7 @@ class ModelStore:
                 if cid not in self._contents:
                     self._index.add(self._layout.model(cid), contents)
                     self._contents[cid] = contents
+                self._damaged.pop(cid, None)
                 return self._remember(cid, label)
 
     def rename(self, cid: bytes, name: str) -> StoredModel:
@@ -197,8 +242,23 @@ class ModelStore:
                 self._layout.contents(cid).unlink(missing_ok=True)
                 self._layout.label(cid).unlink(missing_ok=True)
                 del self._stored[cid], self._contents[cid]
+                self._damaged.pop(cid, None)
                 self._reindex()
             shutil.rmtree(self._layout.partial(cid), ignore_errors=True)
+            if self._derived is not None:
+                self._derived.remove(format_cid(cid))
+
+    def evictable(self, size: int, lacking: int) -> list[StoredModel]:
+        """Those to remove, in that order, to free `lacking` bytes for `size`. Raises AccelError disk-full."""
+        chosen: list[StoredModel] = []
+        for model in oldest_first(self.models()):
+            if lacking <= 0:
+                break
+            chosen.append(model)
+            lacking -= model.size
+        if lacking > 0:
+            raise cannot_fit(size, lacking, self.models())
+        return chosen
 
     def touch(self, cid: bytes) -> None:
         """Notes that a model was used; on disk about once a minute. Quick enough for an event loop."""
@@ -219,10 +279,21 @@ class ModelStore:
             os.utime(folder)
         return folder
 
-    def check_space(self, size: int) -> None:
-        """Raises AccelError disk-full when `size` bytes more would not fit."""
+    def check_space(self, size: int, on_disk: int = 0) -> None:
+        """Raises AccelError disk-full when `size` bytes more would not fit, of which `on_disk` are there already."""
+        if lacking := self.room().lacking(size, on_disk):
+            raise cannot_fit(size, lacking, self.models())
+
+    def size_to_add(self, folder: Path, *, take: bool = False) -> tuple[int, int]:
+        """What adding a folder takes, and how much of that is on the store's disk already, in bytes.
+
+        Raises:
+            AccelError: bad-input, too-large.
+        """
         with coded_errors():
-            check_space(self._layout.models, size)
+            listed = list_folder(folder)
+            size = listed.size()
+            return size, self._shared(listed, size, moves=take and self._is_near(folder))
 
     # --- inside
 
@@ -235,10 +306,14 @@ class ModelStore:
                 self._index.add(self._layout.model(cid), contents)
                 self._remember(cid, self._layout.read_label(cid))
 
-    def _check_space_to_add(self, listed: Folder, total: int) -> None:
+    def _is_near(self, folder: Path) -> bool:
+        """Whether it lies on the store's own disk, so that it can be moved."""
+        return folder.stat().st_dev == self._layout.adding.stat().st_dev
+
+    def _shared(self, listed: Folder, total: int, *, moves: bool) -> int:
+        """How much of a folder needs no disk, because it is moved or cloned."""
         largest = max(listed.all_files(), key=lambda path: path.stat().st_size)
-        if not can_clone(largest, self._layout.adding):
-            self.check_space(total)
+        return total if moves or can_clone(largest, self._layout.adding) else 0
 
     def _place(self, cid: bytes, folder: Path, aside: Path) -> None:
         """Renames the folder to its place; a damaged one that lies there goes first."""
@@ -264,6 +339,12 @@ class ModelStore:
         model = StoredModel(format_cid(cid), cid, self._layout.model(cid), self._contents[cid].size, label)
         self._stored[cid] = model
         return model
+
+    def _note_damage(self, cid: bytes, files: list[str]) -> None:
+        if files:
+            self._damaged[cid] = files
+        else:
+            self._damaged.pop(cid, None)
 
     def _reindex(self) -> None:
         """Replaces the index whole, so that a reader in another thread sees the old one or the new one."""

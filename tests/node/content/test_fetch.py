@@ -248,7 +248,7 @@ async def test_a_link_may_lie_about_all_that_is_below_it(store, source, autojump
     report = await Fetcher(store).fetch(make_cid(DAG_PB, root), [there])
     (here,) = store.models()
     assert tree(here.path) == {"a": b"four", "b": b"much"}
-    assert (report.size, store.damaged_files(here.cid_bytes)) == (8, [])
+    assert (report.size, store.verify(here.cid_bytes)) == (8, [])
     assert there.asked[make_cid(RAW, b"four")] <= 2
 
 

@@ -65,7 +65,7 @@ async def test_a_model_goes_from_one_node_to_the_next(store, source, tmp_path, a
     assert next_one._layout.contents(root).read_bytes() == store._layout.contents(root).read_bytes()
     reopened = ModelStore(tmp_path / "next")
     assert {cid: reopened.read_block(cid) for cid in builder.blocks} == builder.blocks
-    assert reopened.damaged_files(root) == []
+    assert reopened.verify(root) == []
 
 
 async def test_what_was_presumed_wrong_costs_a_second_walk_and_no_more(store, source, autojump_clock):
@@ -109,4 +109,4 @@ async def test_a_damaged_wrapped_leaf_is_not_served(store, source, autojump_cloc
     missing = [cid for cid in builder.blocks if store.read_block(cid) is None]
     assert len(missing) == 1
     assert TREE["weights"][158 * 4096 : 159 * 4096] in builder.blocks[missing[0]]
-    assert store.damaged_files(root) == ["weights"]
+    assert store.verify(root) == ["weights"]

@@ -78,7 +78,7 @@ def look(root):
     assert list((root / "adding").iterdir()) == []
     assert models[whole].name == "first"
     for cid, model in models.items():
-        damaged = store.damaged_files(cid)
+        damaged = store.verify(cid)
         assert not damaged or (operation == "mend" and damaged == ["weights"]), "half a model"
         assert damaged or import_folder(model.path).root == cid
         assert store.read_block(cid) is not None
@@ -104,7 +104,7 @@ while True:
     assert os.WTERMSIG(status) == signal.SIGKILL
     seen.append(look(root))
     shutil.rmtree(root)
-sound = look(root) and ModelStore(root).damaged_files(target) == []
+sound = look(root) and ModelStore(root).verify(target) == []
 print(json.dumps({"seen": seen, "end": sound}))
 """
 

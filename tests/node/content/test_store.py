@@ -155,9 +155,9 @@ def test_a_damaged_file_is_not_served_and_adding_again_mends_it(store, model, ca
     for _ in range(3):
         assert [store.read_block(leaf) is None for leaf in leaves] == [False, True, False, False]
     assert caplog.text.count("is damaged at byte 1048576") == 1
-    assert store.damaged_files(stored.cid_bytes) == ["weights"]
+    assert store.verify(stored.cid_bytes) == ["weights"]
     assert store.add(model).cid == stored.cid
-    assert store.damaged_files(stored.cid_bytes) == []
+    assert store.verify(stored.cid_bytes) == []
     assert all(store.read_block(leaf) is not None for leaf in leaves)
 
 
@@ -248,8 +248,8 @@ def test_use_is_noted_about_once_a_minute(store, model, tmp_path, monkeypatch):
 
 
 def test_no_room_is_told_before_anything_is_written(store, model, monkeypatch, tmp_path):
-    monkeypatch.setattr("ipfs_accel_node.node.content.disk.SPARE", 1 << 60)
-    with pytest.raises(AccelError, match="4 MiB are needed and 0 MiB are free") as refused:
+    monkeypatch.setattr("ipfs_accel_node.node.content.collection.SPARE", 1 << 60)
+    with pytest.raises(AccelError, match="4 MiB do not fit: 4 MiB are lacking") as refused:
         store.add(model)
     assert refused.value.code == "disk-full"
     assert files_in(tmp_path / "content") == []
