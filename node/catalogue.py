@@ -90,6 +90,10 @@ class Catalogue:
         stored = self._store.get(cid)
         return stored.size if stored else None
 
+    def damaged(self, cid: bytes) -> list[str]:
+        """The files of a model here that `repo verify` found damaged and nobody has mended."""
+        return self._store.damaged.get(cid, [])
+
     def resolve(self, text: str) -> bytes:
         """The binary CID of a name, a CID, or a prefix of one of at least eight characters.
 
@@ -148,7 +152,7 @@ class Catalogue:
     async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
         """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
         model = self.known().get(cid) or KnownModel(cid)
-        damaged = cid in self._store.damaged
+        damaged = bool(self.damaged(cid))
         if model.here and not damaged:
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
         sources = await self._sources(model)
@@ -208,7 +212,7 @@ class Catalogue:
 
     async def ensure_here(self, cid: bytes, *, on_progress: OnProgress) -> None:
         """Fetches the model when it is not here; a job of this node's own owner may do that."""
-        if self._store.get(cid) is None or cid in self._store.damaged:
+        if self._store.get(cid) is None or self.damaged(cid):
             await self.get(cid, None, on_progress=on_progress)
         self._store.touch(cid)
 

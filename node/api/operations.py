@@ -203,6 +203,7 @@ class Operations:
             "task": model.task,
             "here": model.here is not None,
             "pinned": model.here is not None and model.here.pinned,
+            "damaged": self._catalogue.damaged(model.cid),
             "nodes": self._offers(model),
         }
 

@@ -30,7 +30,7 @@ def node(config: Config) -> list[Check]:
             return [Check("node", False, False, "not running", error.code, error.hint)]
         fix = "See the node's log; stop it with SIGKILL and start it again."
         return [Check("node", False, True, error.message, error.code, fix)]
-    return [_itself(facts), *_backends(facts), *_models(facts), *_unknown(known), *_unlinked(facts)]
+    return [_itself(facts), *_backends(facts), *_models(facts), *_unknown(known), *_damaged(known), *_unlinked(facts)]
 
 
 def _itself(facts: dict[str, Any]) -> Check:
@@ -75,6 +75,22 @@ def _unknown(known: list[dict[str, Any]]) -> list[Check]:
         Check(f"model {model['name'] or model['cid'][:12]}", False, False, why, ErrorCode.NOT_A_MODEL, fix)
         for model in known
         if model["here"] and not model["task"]
+    ]
+
+
+def _damaged(known: list[dict[str, Any]]) -> list[Check]:
+    """What `repo verify` found since the node started."""
+    return [
+        Check(
+            f"model {model['name'] or model['cid'][:12]}",
+            False,
+            True,
+            f"{count(len(model['damaged']), 'file')} damaged on disk",
+            ErrorCode.CORRUPT_CONTENT,
+            f"Fetch them from peers: ipfs-accel-node repo verify {model['name'] or model['cid']} --repair",
+        )
+        for model in known
+        if model.get("damaged")
     ]
 
 

@@ -128,6 +128,8 @@ def info(options: argparse.Namespace) -> None:
     )
     if model.get("why_not"):
         out.print(f"[yellow]{safe(model['why_not'])}[/]", soft_wrap=True)
+    if model.get("damaged"):
+        out.print(f"[red]damaged on disk: {safe(', '.join(model['damaged'][:5]))}[/]", soft_wrap=True)
     _tell_origin(model)
     out.print(f"[dim]{safe(model.get('path') or 'at peers')}[/]", soft_wrap=True)
     files, offers = table("file", ">size"), table("node", "backend", ">1 KiB text", "state")
@@ -257,6 +259,7 @@ def _unserved(stored: Any) -> dict[str, Any]:
         "task": "",
         "here": True,
         "pinned": stored.pinned,
+        "damaged": [],
         "nodes": [],
         "path": str(stored.path),
         "files": [{"path": str(path.relative_to(stored.path)), "size": path.stat().st_size} for path in files],

@@ -60,7 +60,7 @@ ANSWERS = {
                   "pinned": True, "nodes": [{"node": "a", "node_name": HOSTILE, "backend": "cpu", "precision": "f32",
                                              "warm": True, "fixed_ms": 2.0, "per_kib_ms": 1.0}]}],
     "model.info": {"cid": CID, "name": HOSTILE, "size": 5, "task": "feature-extraction", "here": True, "nodes": [],
-                   "pinned": True, "path": HOSTILE, "why_not": HOSTILE,
+                   "pinned": True, "damaged": [HOSTILE], "path": HOSTILE, "why_not": HOSTILE,
                    "files": [{"path": HOSTILE, "size": 5}]},
     "model.rm": {"cid": CID, "name": HOSTILE, "freed": 5},
     "model.get": {"cid": CID, "name": "n", "size": 10**6, "seconds": 2.0, "by_source": {"p": 10**6}, "already": False},
