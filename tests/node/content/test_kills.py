@@ -16,6 +16,8 @@ HARNESS = """
 import json, os, shutil, signal, sys, threading
 from pathlib import Path
 import trio
+from ipfs_accel_node.backends.conversion import derived_prefix
+from ipfs_accel_node.node.content.collection import DerivedForms, plan, remove_folders
 from ipfs_accel_node.node.content.fetch import Fetcher
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.store import ModelStore
@@ -39,7 +41,9 @@ whole = prepared.add(first, name="first").cid_bytes
 target = import_folder(second).root
 if operation not in ("add", "fetch"):
     prepared.add(second, name="second")
-if operation == "mend":
+if operation == "collect":
+    prepared.pin(whole, pinned=True)
+if operation in ("mend", "repair"):
     (prepared.get(target).path / "weights").write_bytes(bytes(255 * 9000))
 
 class Source:
@@ -55,6 +59,16 @@ def act(store):
         store.remove(target)
     elif operation == "rename":
         store.rename(target, "renamed")
+    elif operation == "pin":
+        store.pin(target, pinned=True)
+    elif operation == "collect":
+        planned = plan(store, unpinned=True)
+        remove_folders(planned.orphans)
+        for model in planned.models:
+            store.remove(model.cid_bytes)
+    elif operation == "repair":
+        store.verify(target)
+        trio.run(lambda: Fetcher(store).fetch(target, [Source()], repair=True))
     else:
         trio.run(lambda: Fetcher(store).fetch(target, [Source()]))
 
@@ -79,9 +93,11 @@ def look(root):
     assert models[whole].name == "first"
     for cid, model in models.items():
         damaged = store.verify(cid)
-        assert not damaged or (operation == "mend" and damaged == ["weights"]), "half a model"
+        assert not damaged or (operation in ("mend", "repair") and damaged == ["weights"]), "half a model"
         assert damaged or import_folder(model.path).root == cid
         assert store.read_block(cid) is not None
+    if operation == "collect":
+        assert models[whole].pinned
     if target in models and operation != "fetch":
         assert models[target].name in ("second", "renamed")
     return target in models
@@ -91,9 +107,12 @@ while True:
     fatal += 1
     root = base / "copy"
     shutil.copytree(base / "prepared", root)
+    form = base / "cache" / f"{derived_prefix('bafygone')}1"
+    form.mkdir(parents=True, exist_ok=True)
+    (form / "openvino_model.bin").write_bytes(bytes(100))
     child = os.fork()
     if not child:
-        store = ModelStore(root)
+        store = ModelStore(root, derived=DerivedForms(base / "cache", derived_prefix))
         die_at(fatal)
         act(store)
         os._exit(0)
@@ -111,7 +130,14 @@ print(json.dumps({"seen": seen, "end": sound}))
 
 @pytest.mark.parametrize(
     ("operation", "before", "after"),
-    [("add", False, True), ("fetch", False, True), ("remove", True, False), ("rename", True, True)],
+    [
+        ("add", False, True),
+        ("fetch", False, True),
+        ("remove", True, False),
+        ("collect", True, False),
+        ("rename", True, True),
+        ("pin", True, True),
+    ],
 )
 def test_killed_at_any_step_a_model_is_whole_or_absent(tmp_path, operation, before, after):
     command = [sys.executable, "-c", HARNESS, operation, str(tmp_path)]
@@ -125,10 +151,10 @@ def test_killed_at_any_step_a_model_is_whole_or_absent(tmp_path, operation, befo
     assert len(changes) == (before != after), "it happened at one step"
 
 
-def test_a_mending_that_is_killed_leaves_the_old_files_the_new_ones_or_none(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-c", HARNESS, "mend", str(tmp_path)], timeout=300, check=False, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("operation", ["mend", "repair"])
+def test_a_mending_that_is_killed_leaves_the_old_files_the_new_ones_or_none(tmp_path, operation):
+    command = [sys.executable, "-c", HARNESS, operation, str(tmp_path)]
+    ran = subprocess.run(command, timeout=300, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     outcome = json.loads(ran.stdout)
     assert outcome["end"] is True
