@@ -19,9 +19,10 @@ from ..backends.conversion import derived_prefix
 from ..protocols.errors import AccelError, ErrorCode
 from .config import Paths
 from .content import names
+from .content.car_source import import_car
 from .content.cid import format_cid
 from .content.collection import DerivedForms, cannot_fit, oldest_first
-from .content.fetch import Fetcher
+from .content.fetch import Fetcher, FetchReport
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
@@ -152,27 +153,41 @@ class Catalogue:
     async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
         """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
         model = self.known().get(cid) or KnownModel(cid)
-        damaged = bool(self.damaged(cid))
-        if model.here and not damaged:
+        if model.here and not self.damaged(cid):
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
         sources = await self._sources(model)
+        wanted = name or model.name or None
+        fetching = partial(self._fetcher.fetch, cid, sources, name=wanted)
         try:
-            report = await self._fetcher.fetch(
-                cid,
-                sources,
-                name=name or model.name or None,
-                repair=damaged,
-                progress=lambda state, done, total: on_progress(state, done, total, ""),
-            )
+            report = await fetching(progress=_without_note(on_progress))
         finally:
             for source in sources:
                 await source.aclose()
-        stored = self._store.get(cid)
+        return self._fetched(report)
+
+    async def import_car(
+        self, path: Path, name: str | None, *, root: bytes | None, origin: Origin, on_progress: OnProgress
+    ) -> dict[str, Any]:
+        """Takes a model out of a CAR file on this machine. Raises what `car_source.import_car` raises."""
+        report = await import_car(
+            self._fetcher, path, root=root, name=name, origin=origin, progress=_without_note(on_progress)
+        )
+        return self._fetched(report)
+
+    async def export_car(self, text: str, path: Path, *, on_progress: OnProgress) -> dict[str, Any]:
+        """Writes a model into a new CAR file on this machine. Raises what `resolve` and `car_export` raise."""
+        stored = self.require_here(text)
+        exporting = partial(self._store.export, stored.cid_bytes, path, from_thread(on_progress))
+        written = await trio.to_thread.run_sync(exporting, abandon_on_cancel=False)
+        return {**_described(stored), "path": str(path), "written": written}
+
+    def _fetched(self, report: FetchReport) -> dict[str, Any]:
+        stored = self._store.get(report.cid)
         if stored is None:
-            raise AccelError(ErrorCode.CONTENT_NOT_FOUND, f"{format_cid(cid)} went away while it was fetched")
+            raise AccelError(ErrorCode.CONTENT_NOT_FOUND, f"{format_cid(report.cid)} went away while it was fetched")
         self._arrived(stored)
         return {
-            "already": False,
+            "already": report.already,
             "seconds": report.seconds,
             "by_source": dict(report.by_source),
             **_described(stored),
@@ -276,6 +291,10 @@ def _names(name: str | None) -> set[str]:
 
 def _described(stored: StoredModel) -> dict[str, Any]:
     return {"cid": stored.cid, "name": stored.name, "size": stored.size}
+
+
+def _without_note(on_progress: OnProgress) -> Callable[[str, int, int], None]:
+    return lambda state, done, total: on_progress(state, done, total, "")
 
 
 def from_thread(on_progress: OnProgress) -> Callable[[str, int, int], None]:

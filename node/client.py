@@ -21,6 +21,7 @@ from ..protocols.inference_session import Session
 from .client_connection import Connection, connect
 from .client_jobs import Job, OpenRequest
 from .client_map import map_inputs
+from .client_models import ClientModels
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
     QUESTION_TIMEOUT_S,
@@ -47,7 +48,7 @@ __all__ = ["Client", "Generation", "Job", "TextStream"]
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-class Client:
+class Client(ClientModels):
     """Speaks to the node of one data folder; the default one when none is given. Safe for threads.
 
     When the node is restarted, what was open fails with peer-lost and the next call connects again.
@@ -236,82 +237,12 @@ class Client:
     def peers(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         return list(self._ask("peers", timeout))
 
-    def models(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        return list(self._ask("model.ls", timeout))
-
-    def model_info(self, model: str, *, timeout: float | None = None) -> dict[str, Any]:
-        return dict(self._ask("model.info", timeout, model=model))
-
     def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         return dict(self._ask("config", timeout))
 
     def client_token(self, *, new: bool = False, timeout: float | None = None) -> dict[str, Any]:
         """What clients on other machines need: token, addresses, fingerprint. A new token ends the old one."""
         return dict(self._ask("client-token", timeout, new=new))
-
-    def add_model(
-        self,
-        source: Path | str,
-        name: str | None = None,
-        *,
-        anyway: bool = False,
-        convert: bool = False,
-        license_name: str = "",
-        gated: bool = False,
-        on_progress: OnProgress | None = None,
-    ) -> dict[str, Any]:
-        """Adds a model to the node's store; `cid` of the answer names it everywhere.
-
-        Args:
-            source: a Hugging Face folder, or `hf:owner/name[@revision]`, which this process downloads.
-            anyway: also what could not be run.
-            convert: read weights that are pickles in a limited process, and write safetensors.
-            license_name, gated: what is noted of it; a gated model never leaves the cluster.
-
-        Raises:
-            AccelError: not-a-model, unsafe-model, gated-model, network-unreachable, disk-full, ….
-        """
-        from .model_source import needs_room, opened_source
-
-        report = on_progress or (lambda *_: None)
-        downloads = Path(self.status()["data_dir"] if needs_room(source, convert=convert) else "") / "downloads"
-        with opened_source(source, downloads, name, convert=convert, on_progress=report) as found:
-            given = found.with_notes(license_name, gated=gated)
-            return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments()))
-
-    def get_model(
-        self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None
-    ) -> dict[str, Any]:
-        """Fetches a model from the peers that have it."""
-        return dict(self._operate("model.get", on_progress, model=model, name=name))
-
-    def remove_model(self, model: str) -> dict[str, Any]:
-        return dict(self._operate("model.rm", model=model))
-
-    def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """The models that are pinned on this node."""
-        return list(self._ask("pin.ls", timeout))
-
-    def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        """Keeps a model on this node: it is not removed until it is unpinned. Fetched first when it is not here."""
-        return dict(self._operate("pin.add", on_progress, model=model))
-
-    def unpin_model(self, model: str) -> dict[str, Any]:
-        return dict(self._operate("pin.rm", model=model))
-
-    def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""
-        return dict(self._ask("repo.stat", timeout))
-
-    def repo_gc(self, *, unpinned: bool = False, dry_run: bool = False) -> dict[str, Any]:
-        """Removes what nothing needs and, with `unpinned`, every model that is neither pinned nor in use."""
-        return dict(self._operate("repo.gc", unpinned=unpinned, dry_run=dry_run))
-
-    def repo_verify(
-        self, model: str | None = None, *, repair: bool = False, on_progress: OnProgress | None = None
-    ) -> list[dict[str, Any]]:
-        """Reads a model, or all, again; `damaged` files of each. `repair` fetches those from peers."""
-        return list(self._operate("repo.verify", on_progress, model=model, repair=repair))
 
     def pause(self, *, wait_s: float | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """The node computes no new jobs until `resume`; with `wait_s`, returns when nothing runs there any more.

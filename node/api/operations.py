@@ -67,6 +67,8 @@ class Operations:
             "config": self.config,
             "model.add": self.add,
             "model.get": self.get,
+            "model.import": self.import_car,
+            "model.export": self.export_car,
             "model.ls": self.list_models,
             "model.info": self.info,
             "model.rm": self.remove,
@@ -128,6 +130,20 @@ class Operations:
     async def get(self, call: IncomingCall) -> dict[str, Any]:
         cid = self._catalogue.resolve(_text(call, "model"))
         return await self._catalogue.get(cid, _optional_text(call, "name"), on_progress=call.progress)
+
+    async def import_car(self, call: IncomingCall) -> dict[str, Any]:
+        root, path = _optional_text(call, "root"), Path(_text(call, "path"))
+        return await self._catalogue.import_car(
+            path,
+            _optional_text(call, "name"),
+            root=parse_cid(root) if root else None,
+            origin=_origin(call),
+            on_progress=call.progress,
+        )
+
+    async def export_car(self, call: IncomingCall) -> dict[str, Any]:
+        path = Path(_text(call, "path"))
+        return await self._catalogue.export_car(_text(call, "model"), path, on_progress=call.progress)
 
     async def list_models(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
         return [self._model(model) for model in self._catalogue.known().values()]

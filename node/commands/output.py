@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 OnProgress = Callable[[str, int, int, str], None]
 
 #: States of progress that are counted in bytes; all others take the time they take.
-BYTE_STATES: Final = frozenset({"adding", "checking", "downloading", "fetching", "verifying"})
+BYTE_STATES: Final = frozenset({"adding", "checking", "downloading", "exporting", "fetching", "receiving", "verifying"})
 #: States that are over before anybody has read of them.
 _PASSING: Final = frozenset({"checking", "listing", "storing"})
 _MOST_LINES: Final = 16

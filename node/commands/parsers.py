@@ -27,6 +27,7 @@ def add_models(commands: Any) -> None:
     get = add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
     get.add_argument("model", metavar="MODEL")
     get.add_argument("--name", help="what to call it here")
+    _add_car(models)
     remove = add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
     for each in (listing, info, get, remove):
@@ -49,6 +50,23 @@ def _add_adding(models: Any) -> None:
     )
     adding.add_argument("--anyway", action="store_true", help="also a folder that is no model that could be run")
     adding.set_defaults(remote=False)
+
+
+def _add_car(models: Any) -> None:
+    exporting = add(models, "export", "car:export_model", "write a model into a CAR file, which IPFS programs read",
+                    "model export minilm minilm.car\n"
+                    f"  {PROGRAM} model export minilm - | ssh desk {PROGRAM} model import -")  # fmt: skip
+    exporting.add_argument("model", metavar="MODEL")
+    exporting.add_argument("file", metavar="FILE", help="a file that is not there yet, or - for standard output")
+    importing = add(models, "import", "car:import_model", "take a model out of a CAR file, every block checked",
+                    "model import minilm.car --name minilm")  # fmt: skip
+    importing.add_argument("file", metavar="FILE", help="a CAR file, or - for standard input")
+    importing.add_argument("--name", help="what to call it here")
+    importing.add_argument("--root", metavar="CID", help="the model's CID, where the file names several roots")
+    importing.add_argument("--license", default="", metavar="NAME", help="note its licence")
+    importing.add_argument("--gated", action="store_true", help="note that it may not leave the cluster")
+    for each in (exporting, importing):
+        each.set_defaults(remote=False)
 
 
 def add_pins(commands: Any) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -24,6 +25,7 @@ from .contents import Contents
 from .dag import DagWalk
 from .disk import OnProgress
 from .exchange import BlockSource, Exchange
+from .layout import Origin
 from .leaves import DIGEST
 from .places import LeafMismatchError, Places
 from .shares import Shares
@@ -34,6 +36,8 @@ __all__ = ["BlockSource", "FetchReport", "Fetcher"]
 log = logging.getLogger(__name__)
 
 MakeRoom = Callable[[int], Awaitable[object]]
+#: Makes a whole folder a model, with the name and the origin that whoever fetches gives it.
+Adopt = Callable[[Path, Contents], object]
 
 _PROGRESS_EVERY_S: Final = 0.1
 #: A large model's nodes have about 50 KB each.
@@ -51,6 +55,11 @@ class FetchReport:
     surplus: int
     seconds: float
     by_source: dict[str, int]
+
+    @property
+    def already(self) -> bool:
+        """Whether the model was there, so that there was nothing to do."""
+        return self.seconds == 0.0
 
 
 @dataclass(eq=False)
@@ -81,13 +90,13 @@ class Fetcher:
         sources: Sequence[BlockSource],
         *,
         name: str | None = None,
-        repair: bool = False,
+        origin: Origin = Origin(),
         progress: OnProgress = lambda *_: None,
     ) -> FetchReport:
         """Makes the model be in the store. `progress` gets the state, and the bytes done and in all.
 
-        Args:
-            repair: also one that is there, whose sound parts are kept. Until it is whole the damaged one stays.
+        One that is there is fetched when the store knows it to be damaged; its sound parts are kept, and it stays
+        until it is whole again.
 
         Raises:
             AccelError: content-not-found or corrupt-content with what each source did, hostile-content,
@@ -99,19 +108,19 @@ class Fetcher:
                 raise AccelError(outcome.code, outcome.message, outcome.hint)
             if outcome is not None:
                 return outcome
-        if not repair and (stored := self._store.get(cid)) is not None:
+        if (stored := self._store.get(cid)) is not None and cid not in self._store.damaged:
             return FetchReport(cid, stored.size, stored.size, 0, 0.0, {})
-        return await self._lead(cid, sources, name, progress)
+        return await self._lead(cid, sources, partial(self._store.adopt, name=name, origin=origin), progress)
 
     async def _check_room(self, size: int) -> None:
         await trio.to_thread.run_sync(self._store.check_space, size)
 
     async def _lead(
-        self, cid: bytes, sources: Sequence[BlockSource], name: str | None, progress: OnProgress
+        self, cid: bytes, sources: Sequence[BlockSource], adopt: Adopt, progress: OnProgress
     ) -> FetchReport:
         running = self._running[cid] = _Running([progress])
         try:
-            running.outcome = await _Fetch(self._store, cid, sources, running.progress, self._make_room).run(name)
+            running.outcome = await _Fetch(self._store, cid, sources, running.progress, self._make_room).run(adopt)
         except AccelError as error:
             running.outcome = error
             raise
@@ -147,24 +156,24 @@ class _Fetch:
         self._progress = _Progress(progress)
         self._began = trio.current_time()
 
-    async def run(self, name: str | None) -> FetchReport:
+    async def run(self, adopt: Adopt) -> FetchReport:
         try:
             try:
-                return await self._exchange.run(partial(self._fetch, name, presume=True))
+                return await self._exchange.run(partial(self._fetch, adopt, presume=True))
             except LeafMismatchError as error:
                 log.info("%s is walked again, and nothing is presumed: %s", format_cid(self._cid), error.message)
             self._exchange = self._exchange.anew(self._sources)
-            return await self._exchange.run(partial(self._fetch, name, presume=False))
+            return await self._exchange.run(partial(self._fetch, adopt, presume=False))
         except AccelError as error:
             raise AccelError(error.code, f"{format_cid(self._cid)}: {error.message}", error.hint) from error
 
-    async def _fetch(self, name: str | None, *, presume: bool) -> FetchReport:
+    async def _fetch(self, adopt: Adopt, *, presume: bool) -> FetchReport:
         contents, found = await self._walk(presume=presume)
         leaves, kept = await self._prepare(contents, found)
         await self._exchange.get(leaves)
         self._progress.tell("storing", contents.size, contents.size)
         folder = await trio.to_thread.run_sync(self._store.partial, self._cid)
-        await trio.to_thread.run_sync(self._store.adopt, folder, contents, name)
+        await trio.to_thread.run_sync(adopt, folder, contents)
         await trio.to_thread.run_sync(shutil.rmtree, folder, True)
         seconds = trio.current_time() - self._began
         by_source = dict(self._exchange.by_source)

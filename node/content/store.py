@@ -25,6 +25,7 @@ from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
 from . import names
+from .car_export import export_file
 from .cid import format_cid
 from .collection import DerivedForms, Room, cannot_fit, folder_size, oldest_first
 from .contents import Contents
@@ -126,6 +127,10 @@ class ModelStore:
     def damaged(self) -> dict[bytes, list[str]]:
         """What `verify` found and nobody has mended: model → its damaged files."""
         return dict(self._damaged)
+
+    def export(self, cid: bytes, target: Path, progress: OnProgress = lambda *_: None) -> int:
+        """Writes a model into a new CAR file; see `car_export.export_file`."""
+        return export_file(self._layout.root, cid, target, progress)
 
     def room(self) -> Room:
         """What there is and what is taken."""

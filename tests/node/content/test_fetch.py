@@ -207,9 +207,9 @@ async def test_without_sources_it_says_so(store, autojump_clock):
 
 async def test_no_room_is_told_before_disk_is_spent(far, store, source, monkeypatch, autojump_clock):
     elsewhere, there = far
-    monkeypatch.setattr("ipfs_accel_node.node.content.disk.SPARE", 1 << 60)
+    monkeypatch.setattr("ipfs_accel_node.node.content.collection.SPARE", 1 << 60)
     one = source("a", elsewhere)
-    with pytest.raises(AccelError, match="are needed and 0 MiB are free") as failed:
+    with pytest.raises(AccelError, match="do not fit") as failed:
         await Fetcher(store).fetch(there.cid_bytes, [one])
     assert failed.value.code == "disk-full"
     assert {cid[1] for cid in one.asked} == {DAG_PB}

@@ -68,7 +68,7 @@ def act(store):
             store.remove(model.cid_bytes)
     elif operation == "repair":
         store.verify(target)
-        trio.run(lambda: Fetcher(store).fetch(target, [Source()], repair=True))
+        trio.run(lambda: Fetcher(store).fetch(target, [Source()]))
     else:
         trio.run(lambda: Fetcher(store).fetch(target, [Source()]))
 
