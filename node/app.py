@@ -19,6 +19,7 @@ from .advertising import Advertiser
 from .api.local import LocalDoor, serve_socket
 from .api.operations import Operations
 from .api.peer import PeerDoor
+from .api.pins import PinOperations
 from .api.repo import RepoOperations
 from .api.tls import TlsDoor
 from .availability import Availability
@@ -31,6 +32,7 @@ from .identity_card import IdentityCard
 from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
+from .pinning.cluster import ClusterPins
 from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
 from .storekeeping import Storekeeper
@@ -87,6 +89,7 @@ class Node:
     door: LocalDoor
     tls: TlsDoor
     peer_door: PeerDoor
+    pins: ClusterPins
 
     @property
     def running_jobs(self) -> int:
@@ -118,6 +121,7 @@ async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
     if config.listen_clients is not None:
         await nursery.start(partial(node.tls.serve, config.listen_clients, node.door))
     nursery.start_soon(node.advertiser.run)
+    nursery.start_soon(node.pins.run)
     teller.ready(_ready_facts(config, node, key))
     if bootstrap:
         nursery.start_soon(_tell_when_alone, node, teller)
@@ -152,9 +156,13 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     changes.listener = advertiser.changed
     operations = Operations(config, card, key, catalogue, serving, mesh, dispatcher.counters, availability, running)
     repo = RepoOperations(Storekeeper(store, catalogue), catalogue)
+    pins = ClusterPins(config.paths.pins, own, key, config.pin_grace_s, store, catalogue, mesh)
+    peer_door.calls.update(pins.exchange.calls())
+    pinning = PinOperations(card, catalogue, pins.book, pins.members, pins.keeper)
     tls = TlsDoor(config.paths)
-    door = LocalDoor(dispatcher, {**operations.by_name(), **repo.by_name(), "client-token": tls.token})
-    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door)
+    parts = operations.by_name() | repo.by_name() | pinning.by_name()
+    door = LocalDoor(dispatcher, {**parts, "client-token": tls.token})
+    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door, pins)
 
 
 class _Changes:

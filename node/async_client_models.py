@@ -80,11 +80,22 @@ class AsyncClientModels:
     async def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         return list(await self._ask("pin.ls", timeout))
 
-    async def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        return dict(await self._operate("pin.add", on_progress, model=model))
+    async def pin_model(
+        self,
+        model: str,
+        *,
+        cluster: bool = False,
+        replicas: tuple[int, int] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """As for `Client`."""
+        minimum, maximum = replicas or (None, None)
+        told = {"cluster": True, "minimum": minimum, "maximum": maximum} if cluster else {}
+        return dict(await self._operate("pin.add", on_progress, model=model, **told))
 
-    async def unpin_model(self, model: str) -> dict[str, Any]:
-        return dict(await self._operate("pin.rm", model=model))
+    async def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
+        """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
+        return dict(await self._operate("pin.rm", model=model, cluster=cluster))
 
     async def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

@@ -84,15 +84,30 @@ class ClientModels:
         return dict(self._operate("model.rm", model=model))
 
     def pins(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """The models that are pinned on this node."""
+        """The models that are pinned on this node or by the cluster, with who is to hold those and who does."""
         return list(self._ask("pin.ls", timeout))
 
-    def pin_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        """Keeps a model on this node: it is not removed until it is unpinned. Fetched first when it is not here."""
-        return dict(self._operate("pin.add", on_progress, model=model))
+    def pin_model(
+        self,
+        model: str,
+        *,
+        cluster: bool = False,
+        replicas: tuple[int, int] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Keeps a model on this node: it is not removed until it is unpinned. Fetched first when it is not here.
 
-    def unpin_model(self, model: str) -> dict[str, Any]:
-        return dict(self._operate("pin.rm", model=model))
+        Args:
+            cluster: the nodes of the cluster keep it among them instead.
+            replicas: how many of them at least and at most; all when not given.
+        """
+        minimum, maximum = replicas or (None, None)
+        told = {"cluster": True, "minimum": minimum, "maximum": maximum} if cluster else {}
+        return dict(self._operate("pin.add", on_progress, model=model, **told))
+
+    def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
+        """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
+        return dict(self._operate("pin.rm", model=model, cluster=cluster))
 
     def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

@@ -46,6 +46,7 @@ class Paths:
         self.measurements = data_dir / "measurements.json"
         self.log = data_dir / "node.log"
         self.content = data_dir / "content"
+        self.pins = data_dir / "pins"
         self.cache = data_dir / "cache"
         self.downloads = data_dir / "downloads"
         self.toml = data_dir / "config.toml"
@@ -86,6 +87,7 @@ class Config:
     threads: int
     memory_bytes: int
     disk_limit: int | None
+    pin_grace_s: float
     precision: str
     node_name: str
     listen: tuple[str, ...]
@@ -298,6 +300,16 @@ def _threads(value: Any) -> int:
     return threads
 
 
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value) if not isinstance(value, bool) else 0.0
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 1 <= seconds <= 30 * 86_400:
+        raise ValueError("this is a number of seconds, from 1 to 30 days")
+    return seconds
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     texts = value.split(",") if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in texts):
@@ -372,6 +384,7 @@ _SETTINGS: Final = {
     "threads": _Setting(_threads, _all_cores, "--threads", "threads"),
     "memory_bytes": _Setting(parse_size, _half_of_memory, "--memory", "memory"),
     "disk_limit": _Setting(parse_size, lambda: None, "--disk-limit", "disk_limit"),
+    "pin_grace_s": _Setting(_seconds, lambda: 300.0, "--pin-grace", "pin_grace"),
     "precision": _Setting(_one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
     "node_name": _Setting(_name, _default_name, "--name", "name"),
     "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),

@@ -1,7 +1,8 @@
 """What a cluster's key is used for: sealing adverts, naming the cluster, and the token that lets a node join.
 
-An advert on the wire is ChaCha20-Poly1305(signature ‖ public key ‖ body) under a key derived from the cluster's, so
-that only members read it, and the Ed25519 signature inside says which member wrote it.
+An advert on the wire, and a change of the cluster's pins, is ChaCha20-Poly1305(signature ‖ public key ‖ body) under
+a key derived from the cluster's, so that only members read it, and the Ed25519 signature inside says which member
+wrote it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ KEY_SIZE: Final = 32
 OVERHEAD: Final = 12 + 16 + 64 + 32
 TOKEN_PREFIX: Final = "ian1"  # noqa: S105
 _MAX_TOKEN_ADDRESSES: Final = 8
-_CONTEXT: Final = b"ipfs-accel-node advert 1\0"
+#: What is sealed, by its key's purpose: a signature of one kind is none of another.
+ADVERTS: Final = "adverts"
+PINS: Final = "pins"
+_CONTEXTS: Final = {ADVERTS: b"ipfs-accel-node advert 1\0", PINS: b"ipfs-accel-node pin 1\0"}
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -38,23 +42,25 @@ def cluster_id(key: bytes) -> str:
     return derive(key, "cluster id", 8).hex()
 
 
-def seal(body: bytes, *, cluster_key: bytes, signing_key: bytes) -> bytes:
+def seal(body: bytes, *, cluster_key: bytes, signing_key: bytes, kind: str = ADVERTS) -> bytes:
     """Signs `body` with the Ed25519 seed `signing_key` and seals it for the members of the cluster."""
+    context = _CONTEXTS[kind]
     private = Ed25519PrivateKey.from_private_bytes(signing_key)
     public = private.public_key().public_bytes_raw()
-    signed = private.sign(_CONTEXT + body) + public + body
+    signed = private.sign(context + body) + public + body
     nonce = os.urandom(12)
-    return nonce + ChaCha20Poly1305(derive(cluster_key, "adverts")).encrypt(nonce, signed, _CONTEXT)
+    return nonce + ChaCha20Poly1305(derive(cluster_key, kind)).encrypt(nonce, signed, context)
 
 
-def open_sealed(data: bytes, *, cluster_key: bytes) -> tuple[bytes, bytes]:
+def open_sealed(data: bytes, *, cluster_key: bytes, kind: str = ADVERTS) -> tuple[bytes, bytes]:
     """The writer's Ed25519 public key (32 bytes) and the body. Raises ProtocolError for anything not sealed so."""
+    context = _CONTEXTS[kind]
     if len(data) < OVERHEAD:
         raise ProtocolError("a sealed message is too short")
     try:
-        signed = ChaCha20Poly1305(derive(cluster_key, "adverts")).decrypt(data[:12], data[12:], _CONTEXT)
+        signed = ChaCha20Poly1305(derive(cluster_key, kind)).decrypt(data[:12], data[12:], context)
         signature, public, body = signed[:64], signed[64:96], signed[96:]
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _CONTEXT + body)
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, context + body)
     except (InvalidTag, InvalidSignature, ValueError):
         raise ProtocolError("a message is not sealed with this cluster's key, or not signed by its writer") from None
     return public, body

@@ -72,9 +72,6 @@ class Operations:
             "model.ls": self.list_models,
             "model.info": self.info,
             "model.rm": self.remove,
-            "pin.add": self.pin,
-            "pin.ls": self.pins,
-            "pin.rm": self.unpin,
             "pause": self.pause,
             "resume": self.resume,
         }
@@ -159,15 +156,6 @@ class Operations:
 
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         return await self._catalogue.remove(_text(call, "model"))
-
-    async def pins(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
-        return [_pinned(stored) for stored in self._catalogue.here() if stored.pinned]
-
-    async def pin(self, call: IncomingCall) -> dict[str, Any]:
-        return _pinned(await self._catalogue.pin(_text(call, "model"), on_progress=call.progress))
-
-    async def unpin(self, call: IncomingCall) -> dict[str, Any]:
-        return _pinned(await self._catalogue.unpin(_text(call, "model")))
 
     async def pause(self, call: IncomingCall) -> dict[str, Any]:
         """Computes no new jobs; with `wait_s`, answers when nothing runs here any more."""

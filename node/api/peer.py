@@ -16,6 +16,7 @@ from ..hold_points import hold
 from ..identity_card import IdentityCard
 from ..running import RunningJobs
 from ..serving.service import ServingService
+from .local import Operation
 
 
 class PeerDoor:
@@ -29,6 +30,8 @@ class PeerDoor:
         self._availability = availability
         self._running = running
         self.running = 0
+        #: What else peers may ask for, by method.
+        self.calls: dict[str, Operation] = {}
 
     async def handle_request(self, incoming: Incoming) -> None:
         request = incoming.request
@@ -59,6 +62,8 @@ class PeerDoor:
         raise AccelError(ErrorCode.DEADLINE_EXCEEDED, "the job's time was up before it finished here")
 
     async def handle_call(self, call: IncomingCall) -> Any:
+        if (answer := self.calls.get(call.method)) is not None:
+            return await answer(call)
         raise AccelError(ErrorCode.UNKNOWN_METHOD, f"a peer cannot ask for {call.method!r}")
 
     async def _hold(self, request: Request, name: str) -> None:

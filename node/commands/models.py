@@ -1,4 +1,4 @@
-"""`model add|ls|info|get|rm` and `pin add|ls|rm`. What needs no peer works without a running node too."""
+"""`model add|ls|info|get|rm`. What needs no peer works without a running node too."""
 
 from __future__ import annotations
 
@@ -171,51 +171,6 @@ def remove(options: argparse.Namespace) -> None:
     else:
         what = safe(removed["name"] or removed["cid"])
         console().print(f"removed {what}, {size(removed['freed'])} freed", soft_wrap=True)
-
-
-def pin(options: argparse.Namespace) -> None:
-    with progress(options.model[:20], quiet=options.json) as report, node_or_store(options) as (client, store):
-        if client is not None:
-            pinned = client.pin_model(options.model, on_progress=report)
-        else:
-            pinned = _pin(store, options.model, pinned=True)
-    _tell_pin(options, pinned, "stays on this node until `pin rm`")
-
-
-def unpin(options: argparse.Namespace) -> None:
-    with node_or_store(options) as (client, store):
-        unpinned = client.unpin_model(options.model) if client else _pin(store, options.model, pinned=False)
-    _tell_pin(options, unpinned, "may be removed again")
-
-
-def pins(options: argparse.Namespace) -> None:
-    with node_or_store(options) as (client, store):
-        pinned = client.pins() if client else [_pinned(each) for each in store.models() if each.pinned]
-    if options.json:
-        print_json(pinned)
-        return
-    if not pinned:
-        console().print("Nothing is pinned on this node. Pin a model: ipfs-accel-node pin add MODEL")
-        return
-    rows = table("model", "CID", ">size")
-    for model in pinned:
-        rows.add_row(safe(model["name"]) or "[dim]no name[/]", model["cid"][:12] + "…", size(model["size"]))
-    console().print(rows)
-
-
-def _pin(store: Any, model: str, *, pinned: bool) -> dict[str, Any]:
-    return _pinned(store.pin(store.resolve(model).cid_bytes, pinned=pinned))
-
-
-def _pinned(stored: Any) -> dict[str, Any]:
-    return {**_described(stored), "pinned": stored.pinned}
-
-
-def _tell_pin(options: argparse.Namespace, model: dict[str, Any], what: str) -> None:
-    if options.json:
-        print_json(model)
-    else:
-        console().print(f"{safe(model['name'] or model['cid'])} {what}", soft_wrap=True)
 
 
 @contextmanager

@@ -70,13 +70,18 @@ def _add_car(models: Any) -> None:
 
 
 def add_pins(commands: Any) -> None:
-    parser = add(commands, "pin", "models:pins", "keep models from being removed from this node", "pin ls")
+    parser = add(commands, "pin", "pins:listing", "keep models here, or among the nodes of the cluster", "pin ls")
     pins = parser.add_subparsers(title="commands", metavar="COMMAND")
-    pin = add(pins, "add", "models:pin", "pin a model; one that only peers have is fetched first", "pin add minilm")
-    pin.add_argument("model", metavar="MODEL")
-    add(pins, "ls", "models:pins", "list what is pinned on this node", "pin ls")
-    unpin = add(pins, "rm", "models:unpin", "unpin a model, so that it may be removed", "pin rm minilm")
-    unpin.add_argument("model", metavar="MODEL")
+    pin = add(pins, "add", "pins:add", "pin a model; one that only peers have is fetched first",
+              f"pin add minilm\n  {PROGRAM} pin add minilm --cluster --replicas 2:3")  # fmt: skip
+    pin.add_argument("--replicas", metavar="MIN:MAX", help="how many nodes hold it at least and at most (all nodes)")
+    add(pins, "ls", "pins:listing", "list what is pinned here and by the cluster, and who holds it", "pin ls")
+    unpin = add(pins, "rm", "pins:remove", "unpin a model, so that it may be removed",
+                f"pin rm minilm\n  {PROGRAM} pin rm minilm --cluster")  # fmt: skip
+    meanings = (pin, "the nodes of the cluster keep it among them"), (unpin, "the cluster's pin, everywhere")
+    for each, meaning in meanings:
+        each.add_argument("model", metavar="MODEL")
+        each.add_argument("--cluster", action="store_true", help=meaning)
 
 
 def add_repo(commands: Any) -> None:

@@ -32,7 +32,7 @@ class Evictable(Protocol):
     @property
     def last_used(self) -> float: ...
     @property
-    def pinned(self) -> bool: ...
+    def kept(self) -> bool: ...
 
 
 Model = TypeVar("Model", bound=Evictable)
@@ -47,6 +47,12 @@ class Room:
     free: int
 
     @property
+    def left(self) -> int:
+        """How much more fits as things are."""
+        free = max(0, self.free - SPARE)
+        return free if self.limit is None else max(0, min(free, self.limit - self.used))
+
+    @property
     def over(self) -> int:
         """How much more there is than the limit lets be."""
         return 0 if self.limit is None else max(0, self.used - self.limit)
@@ -59,7 +65,7 @@ class Room:
 
 def oldest_first(models: Iterable[Model]) -> list[Model]:
     """Those that may go, in the order in which they go."""
-    return sorted((model for model in models if not model.pinned), key=lambda model: model.last_used)
+    return sorted((model for model in models if not model.kept), key=lambda model: model.last_used)
 
 
 @dataclass(frozen=True)

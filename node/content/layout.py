@@ -39,6 +39,8 @@ class Origin(NamedTuple):
 class Label:
     """What may change about a model; times in seconds since 1970. A pinned model is not removed.
 
+    `pinned` is this node's own pin, `shared` the cluster's, which this node was chosen to hold.
+
     `origin` says where it came from, like `hf:owner/name@revision`; `license` is as its publisher names it. A `gated`
     model was given to this node's owner alone, and never leaves the cluster. What is not known is empty.
     """
@@ -50,6 +52,7 @@ class Label:
     origin: str = ""
     license: str = ""
     gated: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class Layout:
                 origin=str(fields.get("origin", "")),
                 license=str(fields.get("license", "")),
                 gated=fields.get("gated") is True,
+                shared=fields.get("shared") is True,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: %s", self.label(cid), error)

@@ -66,6 +66,15 @@ class StoredModel:
         return self.label.pinned
 
     @property
+    def shared(self) -> bool:
+        return self.label.shared
+
+    @property
+    def kept(self) -> bool:
+        """Whether a pin keeps it here, this node's own or the cluster's."""
+        return self.label.pinned or self.label.shared
+
+    @property
     def origin(self) -> Origin:
         return Origin(self.label.origin, self.label.license, self.label.gated)
 
@@ -144,7 +153,7 @@ class ModelStore:
         models, room = self.models(), self.room()
         return {
             "models": sum(model.size for model in models),
-            "pinned": sum(model.size for model in models if model.pinned),
+            "pinned": sum(model.size for model in models if model.kept),
             "partial": folder_size(self._layout.partials),
             "derived": self._derived.size() if self._derived else 0,
             "limit": room.limit,
@@ -228,13 +237,24 @@ class ModelStore:
             old = self._require(cid)
             return self._relabel(cid, replace(old.label, pinned=pinned))
 
+    def share(self, cid: bytes, *, shared: bool) -> StoredModel:
+        """Notes that the cluster's pins want a model on this node, or no longer. Raises AccelError unknown-model."""
+        with coded_errors(), self._changing:
+            return self._relabel(cid, replace(self._require(cid).label, shared=shared))
+
     def check_removable(self, cid: bytes) -> None:
         """Raises AccelError unknown-model, model-pinned."""
         model = self._require(cid)
+        called = model.name or model.cid
         if model.pinned:
-            called = model.name or model.cid
             raise AccelError(
                 ErrorCode.MODEL_PINNED, f"{called} is pinned on this node", f"Unpin it: ipfs-accel-node pin rm {called}"
+            )
+        if model.shared:
+            raise AccelError(
+                ErrorCode.MODEL_PINNED,
+                f"{called} is pinned by the cluster, and this node holds it",
+                f"Unpin it everywhere: ipfs-accel-node pin rm {called} --cluster",
             )
 
     def remove(self, cid: bytes) -> None:

@@ -108,6 +108,13 @@ class Mesh:
     def link(self, peer_id: str) -> Link | None:
         return self._links.get(peer_id)
 
+    def links(self) -> list[Link]:
+        return self._links.all()
+
+    def remembered(self) -> set[str]:
+        """The peer ids of all members that this node ever linked with, as far as its address book goes back."""
+        return set(self._book.all())
+
     @property
     def is_sending(self) -> bool:
         """Whether a message waits to be read by a peer."""

@@ -51,7 +51,7 @@ class Model:
     name: str
     size: int
     last_used: float
-    pinned: bool
+    kept: bool
     cid: str = "bafy"
 
 
@@ -63,8 +63,8 @@ MODELS = st.lists(
 @given(MODELS)
 def test_what_is_pinned_never_goes_and_the_oldest_go_first(models):
     chosen = oldest_first(models)
-    assert not any(model.pinned for model in chosen)
-    assert [model.last_used for model in chosen] == sorted(model.last_used for model in models if not model.pinned)
+    assert not any(model.kept for model in chosen)
+    assert [model.last_used for model in chosen] == sorted(model.last_used for model in models if not model.kept)
 
 
 SIZES = st.integers(0, 1 << 40)
