@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import os
 import re
-import socket
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
+from . import setting_values as values
 from .tcp import HostPort
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
@@ -29,10 +29,7 @@ _DATA_DIR_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}DATA_DIR"
 CLIENT_VARIABLES: Final = ("NODE", "CLIENT_TOKEN")
 DEFAULT_PORT: Final = 4011
 _MAX_SOCKET_PATH: Final = 104
-_SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LEVELS: Final = ("debug", "info", "warning", "error")
-_BACKENDS: Final = ("cpu", "openvino", "echo")
 
 
 class Paths:
@@ -270,109 +267,6 @@ def _unknown(message: str, given: str, known: list[str]) -> AccelError:
     return AccelError(ErrorCode.BAD_CONFIG, message, meant)
 
 
-def parse_size(value: Any) -> int:
-    """Bytes from `8G`, `512M`, `1.5 GiB` or a number. Raises ValueError."""
-    match = _SIZE.match(str(value).strip()) if not isinstance(value, bool) else None
-    if not match:
-        raise ValueError("a size looks like 8G or 512M")
-    size = int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
-    if size <= 0:
-        raise ValueError("a size is more than nothing")
-    return size
-
-
-def _backends(value: Any) -> tuple[str, ...] | None:
-    names = _texts(value)
-    if names == ("auto",):
-        return None
-    if names == ("none",):
-        return ()
-    for name in names:
-        if name not in _BACKENDS:
-            raise ValueError(f"there is no backend {name!r}; there are {', '.join(_BACKENDS)}, auto and none")
-    return tuple(dict.fromkeys(names))
-
-
-def _threads(value: Any) -> int:
-    threads = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if type(threads) is not int or not 1 <= threads <= 1024:
-        raise ValueError("threads are a whole number from 1 to 1024")
-    return threads
-
-
-def _seconds(value: Any) -> float:
-    try:
-        seconds = float(value) if not isinstance(value, bool) else 0.0
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 1 <= seconds <= 30 * 86_400:
-        raise ValueError("this is a number of seconds, from 1 to 30 days")
-    return seconds
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    texts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in texts):
-        raise ValueError("this is a list of texts, none of them empty")
-    return tuple(each.strip() for each in texts)
-
-
-def _peers(value: Any) -> tuple[str, ...]:
-    peers = _texts(value)
-    for peer in peers:
-        if not peer.startswith("/") or "/p2p/" not in peer:
-            raise ValueError(f"{peer!r} is no peer's address, which looks like /ip4/192.168.1.5/tcp/4011/p2p/12D3KooW…")
-    return peers
-
-
-def _host_port(value: Any) -> HostPort:
-    return HostPort.parse(str(value))
-
-
-def _token(value: Any) -> str:
-    """An empty one is a variable of the shell that was not set; without this, a cluster of its own would begin."""
-    if not str(value).strip():
-        raise ValueError("it is empty")
-    return str(value)
-
-
-def _switch(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in ("1", "true", "yes", "on"):
-        return True
-    if str(value).lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("this is either true or false")
-
-
-def _one_of(*allowed: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if str(value) not in allowed:
-            raise ValueError(f"it is one of {', '.join(allowed)}")
-        return str(value)
-
-    return read
-
-
-def _name(value: Any) -> str:
-    if not re.fullmatch(r"[\w.\-]{1,64}", str(value)):
-        raise ValueError("a name has 1 to 64 letters, digits, dots, dashes")
-    return str(value)
-
-
-def _default_name() -> str:
-    return re.sub(r"[^\w.\-]", "-", socket.gethostname())[:64] or "node"
-
-
-def _half_of_memory() -> int:
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
-
-
-def _all_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def _may_write(folder: Path) -> bool:
     while not folder.exists():
         folder = folder.parent
@@ -380,18 +274,20 @@ def _may_write(folder: Path) -> bool:
 
 
 _SETTINGS: Final = {
-    "backends": _Setting(_backends, lambda: None, "--backends", "backends"),
-    "threads": _Setting(_threads, _all_cores, "--threads", "threads"),
-    "memory_bytes": _Setting(parse_size, _half_of_memory, "--memory", "memory"),
-    "disk_limit": _Setting(parse_size, lambda: None, "--disk-limit", "disk_limit"),
-    "pin_grace_s": _Setting(_seconds, lambda: 300.0, "--pin-grace", "pin_grace"),
-    "precision": _Setting(_one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
-    "node_name": _Setting(_name, _default_name, "--name", "name"),
-    "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
-    "peers": _Setting(_peers, tuple, "--peer", "peers"),
-    "join": _Setting(_token, lambda: None, "--join", "join"),
-    "mdns": _Setting(_switch, lambda: True, "--no-mdns", "mdns"),
-    "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
-    "log_json": _Setting(_switch, lambda: False, "--log-json", "log_json"),
-    "listen_clients": _Setting(_host_port, lambda: None, "--listen-clients", "listen_clients"),
+    "backends": _Setting(values.backends, lambda: None, "--backends", "backends"),
+    "threads": _Setting(values.threads, values.all_cores, "--threads", "threads"),
+    "memory_bytes": _Setting(values.size, values.half_of_memory, "--memory", "memory"),
+    "disk_limit": _Setting(values.size, lambda: None, "--disk-limit", "disk_limit"),
+    "pin_grace_s": _Setting(values.seconds, lambda: 300.0, "--pin-grace", "pin_grace"),
+    "precision": _Setting(values.one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
+    "node_name": _Setting(values.name, values.default_name, "--name", "name"),
+    "listen": _Setting(values.texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
+    "peers": _Setting(values.peers, tuple, "--peer", "peers"),
+    "join": _Setting(values.token, lambda: None, "--join", "join"),
+    "mdns": _Setting(values.switch, lambda: True, "--no-mdns", "mdns"),
+    "log_level": _Setting(values.one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
+    "log_json": _Setting(values.switch, lambda: False, "--log-json", "log_json"),
+    "listen_clients": _Setting(values.host_port, lambda: None, "--listen-clients", "listen_clients"),
 }
+#: The settings by the names that `Config` has for them; a flag of `start` goes by the same.
+FIELDS: Final = tuple(_SETTINGS)

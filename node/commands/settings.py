@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import config
 from .output import console, print_json, safe, table
-from .start import FLAGS
 
 #: What is not shown: the join token holds the cluster's key.
 _SECRET = {"join": "(a token, not shown)"}
@@ -18,7 +17,7 @@ _UNSET = {"backends": "auto"}
 def show(options: argparse.Namespace) -> None:
     """What `start` would run with, given the same options here and now."""
     folder = config.find_data_dir(options.data_dir)
-    given = {flag: getattr(options, flag, None) for flag in FLAGS}
+    given = {flag: getattr(options, flag, None) for flag in config.FIELDS}
     found = [folder, *config.explain(given, folder.value).values()]
     if options.json:
         print_json([{"setting": each.key, "value": _shown(each), "origin": each.origin, "source": each.source}

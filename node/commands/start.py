@@ -13,10 +13,6 @@ from .. import config
 from .output import console, count, print_json, safe
 from .parsing import called_as
 
-FLAGS = (
-    "backends", "threads", "memory_bytes", "disk_limit", "precision", "node_name", "listen", "peers", "join", "mdns",
-    "log_level", "log_json", "listen_clients",
-)  # fmt: skip
 _MOST_TOLD = 8
 
 
@@ -24,7 +20,7 @@ def start(options: argparse.Namespace) -> int:
     # Until the node takes it, Ctrl-C ends the process at once: an exception in the middle of an import can get lost.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    settings = config.load({flag: getattr(options, flag) for flag in FLAGS}, options.data_dir)
+    settings = config.load({flag: getattr(options, flag) for flag in config.FIELDS}, options.data_dir)
     config.make_data_dir(settings.data_dir)
     from .. import app
 

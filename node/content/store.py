@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,48 +35,9 @@ from .index import BlockIndex, checked_files
 from .layout import Label, Layout
 from .layout import Origin as Origin
 from .lock import StoreLock as StoreLock
+from .stored_model import StoredModel as StoredModel
 
 _TOUCH_EVERY_S: Final = 60.0
-
-
-@dataclass(frozen=True)
-class StoredModel:
-    """A model on this disk; `size` in bytes, times in seconds since 1970."""
-
-    cid: str
-    cid_bytes: bytes
-    path: Path
-    size: int
-    label: Label
-
-    @property
-    def name(self) -> str:
-        return self.label.name
-
-    @property
-    def added_at(self) -> float:
-        return self.label.added_at
-
-    @property
-    def last_used(self) -> float:
-        return self.label.last_used
-
-    @property
-    def pinned(self) -> bool:
-        return self.label.pinned
-
-    @property
-    def shared(self) -> bool:
-        return self.label.shared
-
-    @property
-    def kept(self) -> bool:
-        """Whether a pin keeps it here, this node's own or the cluster's."""
-        return self.label.pinned or self.label.shared
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(self.label.origin, self.label.license, self.label.gated)
 
 
 class ModelStore:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ipfs_accel_node.node import config
+from ipfs_accel_node.node import config, setting_values
 from ipfs_accel_node.node.tcp import HostPort
 from ipfs_accel_node.protocols.errors import AccelError
 
@@ -69,13 +69,13 @@ def test_a_bad_file_is_told_with_its_line(tmp_path):
     ("text", "size"), [("8G", 8 << 30), ("512M", 512 << 20), ("1.5GiB", 3 << 29), ("100", 100), ("2 kb", 2048)]
 )
 def test_sizes(text, size):
-    assert config.parse_size(text) == size
+    assert setting_values.size(text) == size
 
 
 @given(st.text(max_size=10))
 def test_any_text_is_a_size_or_a_value_error(text):
     try:
-        assert config.parse_size(text) > 0
+        assert setting_values.size(text) > 0
     except ValueError as error:
         assert str(error)
 
