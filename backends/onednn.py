@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 _TRIES: Final = 8
 _TOKENS: Final = 32
 _WORTH_IT: Final = 0.9
+#: Modules that compute with the weights of their layers themselves, by the names transformers has for them.
+_READ_WEIGHTS: Final = frozenset({"VideoMAESelfAttention"})
 
 
 def prefer_onednn(model: Any, tokens: int = _TOKENS) -> int:
@@ -37,6 +39,8 @@ def prefer_onednn(model: Any, tokens: int = _TOKENS) -> int:
 def _replace(module: Any, is_faster: Callable[[Any], bool]) -> int:
     import torch
 
+    if type(module).__name__ in _READ_WEIGHTS:
+        return 0
     replaced = 0
     for name, child in list(module.named_children()):
         if type(child) is not torch.nn.Linear:
@@ -59,6 +63,12 @@ def _packed(linear: Any) -> Any:
                 "packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _TOKENS), persistent=False
             )
             self.bias = linear.bias
+
+        @property
+        def weight(self) -> Any:
+            """As it was, for a module that asks for it; making it takes a while."""
+            packed: Any = self.packed
+            return packed.to_dense()
 
         def forward(self, states: Any) -> Any:
             return torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, "none", [], "")

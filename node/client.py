@@ -21,6 +21,7 @@ from ..protocols.inference_session import Session
 from .client_connection import Connection, connect
 from .client_jobs import Job, OpenRequest
 from .client_map import map_inputs
+from .client_media import ClientMedia
 from .client_models import ClientModels
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
@@ -48,7 +49,7 @@ __all__ = ["Client", "Generation", "Job", "TextStream"]
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-class Client(ClientModels):
+class Client(ClientMedia, ClientModels):
     """Speaks to the node of one data folder; the default one when none is given. Safe for threads.
 
     When the node is restarted, what was open fails with peer-lost and the next call connects again.

@@ -7,8 +7,9 @@ import threading
 
 import numpy as np
 import pytest
+from ipfs_accel_node.backends import onednn, registry
 from ipfs_accel_node.backends.families.samples import encoded_image, encoded_sound, frames_of_noise
-from ipfs_accel_node.backends.interface import BackendError, RunContext
+from ipfs_accel_node.backends.interface import BackendError, LoadOptions, RunContext
 from ipfs_accel_node.backends.making_media import make_media_model
 from PIL import Image
 
@@ -364,3 +365,29 @@ def test_folders_that_do_not_fit_together_are_refused(media, load, tmp_path, mod
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(BackendError, match="not-a-model"):
         load("cpu", folder)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_layers_that_onednn_computes_give_the_same(media, load, tmp_path, monkeypatch, model_type):
+    """Whether a layer is handed over depends on how fast it is here; that must not matter."""
+    plain = load("cpu", media(model_type))
+    sample = plain.samples()[0]
+    monkeypatch.setattr(onednn, "_is_faster", lambda _layer, _tokens: True)
+    options = LoadOptions(cache=tmp_path, key="packed", threads=1)
+    packed = registry.create("cpu").load(media(model_type), options)
+    try:
+        found, expected = (each.run(sample.inputs, sample.params, RunContext()).value for each in (packed, plain))
+        if model_type == "wav2vec2":
+            assert found == expected
+        else:
+            for one, other in zip(found, expected, strict=True):
+                fits(one, {each["label"]: each["score"] for each in other})
+    finally:
+        packed.close()
+
+
+def test_a_layer_that_onednn_has_still_tells_its_weight():
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(32, 48)
+    packed = onednn._packed(layer)
+    assert torch.equal(packed.weight, layer.weight)

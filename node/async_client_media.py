@@ -1,0 +1,55 @@
+"""`ClientMedia` for asyncio and trio: the same names, arguments and errors. Files are read in a thread."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import anyio
+
+from .async_jobs import AsyncJob
+from .client_media import (
+    CLASSIFY_AUDIO,
+    CLASSIFY_IMAGE,
+    CLASSIFY_VIDEO,
+    NAME_VIDEO,
+    TRANSCRIBE,
+    MediaOptions,
+    label_params,
+    media,
+    spoken,
+)
+
+
+class AsyncClientMedia:
+    """The part of `AsyncClient` that is about pictures, sounds and films."""
+
+    async def transcribe(self, model: str, audio: Any, **options: Unpack[MediaOptions]) -> Any:
+        return spoken(await self._asked(model, TRANSCRIBE, audio, **options))
+
+    async def classify_image(
+        self, model: str, image: Any, labels: list[str] | str, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        return await self._asked(model, CLASSIFY_IMAGE, image, **options, **label_params(labels, template))
+
+    async def classify_audio(
+        self, model: str, audio: Any, labels: list[str] | str, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        return await self._asked(model, CLASSIFY_AUDIO, audio, **options, **label_params(labels, template))
+
+    async def classify_video(
+        self, model: str, video: Any, labels: list[str] | str | None = None, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        if labels is None:
+            return await self._asked(model, NAME_VIDEO, video, **options)
+        return await self._asked(model, CLASSIFY_VIDEO, video, **options, **label_params(labels, template))
+
+    async def _asked(self, model: str, task: str, value: Any, **options: Any) -> Any:
+        given = await anyio.to_thread.run_sync(media, value)
+        job = await self.submit(model, task, given, **options)
+        return await job.result()
+
+    async def submit(self, model: str, task: str, inputs: Any, **options: Any) -> AsyncJob:
+        raise NotImplementedError

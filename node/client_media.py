@@ -1,0 +1,100 @@
+"""What a client asks of models that see and hear, by the names that people have for it; each is a `submit`.
+
+A picture, a sound or a film is a file's path or its bytes, or an array; a list of them gives a list of answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+from ..protocols.errors import AccelError, ErrorCode
+from .client_jobs import Job
+from .client_requests import OnProgress
+
+TRANSCRIBE: Final = "automatic-speech-recognition"
+CLASSIFY_IMAGE: Final = "zero-shot-image-classification"
+CLASSIFY_AUDIO: Final = "zero-shot-audio-classification"
+CLASSIFY_VIDEO: Final = "zero-shot-video-classification"
+NAME_VIDEO: Final = "video-classification"
+#: What a payload may have.
+_MAX_FILE: Final = 64 << 20
+
+
+class MediaOptions(TypedDict, total=False):
+    """How a job goes on its way; as in `Client.submit`."""
+
+    timeout: float | None
+    on: str | None
+    job_id: bytes | str | None
+    on_progress: OnProgress | None
+
+
+class ClientMedia:
+    """The part of `Client` that is about pictures, sounds and films."""
+
+    def transcribe(self, model: str, audio: Any, **options: Unpack[MediaOptions]) -> Any:
+        """What is said in a sound: a text, or a list of them for a list. Raises AccelError, JobError."""
+        return spoken(self.submit(model, TRANSCRIBE, media(audio), **options).result())
+
+    def classify_image(
+        self, model: str, image: Any, labels: list[str] | str, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        """Which of the labels fits a picture: `[{"label", "score"}, …]`, the best first; scores sum to 1.
+
+        Args:
+            labels: a list, or a text with commas.
+            template: the sentence that a label is put into, with one {}; the model's own when None.
+        """
+        params = label_params(labels, template)
+        return self.submit(model, CLASSIFY_IMAGE, media(image), **options, **params).result()
+
+    def classify_audio(
+        self, model: str, audio: Any, labels: list[str] | str, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        """Which of the labels fits a sound; as `classify_image`."""
+        params = label_params(labels, template)
+        return self.submit(model, CLASSIFY_AUDIO, media(audio), **options, **params).result()
+
+    def classify_video(
+        self, model: str, video: Any, labels: list[str] | str | None = None, *, template: str | None = None,
+        **options: Unpack[MediaOptions],
+    ) -> Any:  # fmt: skip
+        """Which of the labels fits a film; without labels, which of those that the model was trained with."""
+        if labels is None:
+            return self.submit(model, NAME_VIDEO, media(video), **options).result()
+        params = label_params(labels, template)
+        return self.submit(model, CLASSIFY_VIDEO, media(video), **options, **params).result()
+
+    def submit(self, model: str, task: str, inputs: Any, **options: Any) -> Job:
+        raise NotImplementedError
+
+
+def media(value: Any) -> Any:
+    """What a job is given: the bytes of a file for its path. Raises AccelError bad-input, too-large."""
+    if isinstance(value, (str, Path)):
+        return _read(Path(value))
+    if isinstance(value, list):
+        return [media(each) for each in value]
+    return value
+
+
+def label_params(labels: list[str] | str, template: str | None) -> dict[str, Any]:
+    named = {} if template is None else {"hypothesis_template": template}
+    return {"candidate_labels": labels, **named}
+
+
+def spoken(result: Any) -> Any:
+    """The text of a transcript, or of each of several."""
+    return [each["text"] for each in result] if isinstance(result, list) else result["text"]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise AccelError(ErrorCode.TOO_LARGE, f"{path} is over {_MAX_FILE >> 20} MiB", "Give a part of it.")
+        return path.read_bytes()
+    except OSError as error:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{path}: {error.strerror}", "Give a file's path or its bytes.") from None

@@ -1,0 +1,98 @@
+"""Pictures, sounds and films through a node: clients give paths, bytes or arrays, and get what the model gives."""
+
+from __future__ import annotations
+
+import pytest
+from cluster import NodeProcess
+from ipfs_accel_node import AccelError, AsyncClient, JobError
+from ipfs_accel_node.backends import registry
+from ipfs_accel_node.backends.families.samples import encoded_image, encoded_sound, frames_of_noise
+from ipfs_accel_node.backends.interface import LoadOptions, RunContext
+from ipfs_accel_node.backends.making_media import make_media_model
+
+LABELS = ["a cat", "a dog in the rain", "x"]
+TYPES = ("clip", "clap", "wav2vec2", "videomae", "xclip")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {each: make_media_model(tmp_path_factory.mktemp("models") / each, each) for each in TYPES}
+
+
+@pytest.fixture(scope="module")
+def node(folders, tmp_path_factory):
+    with NodeProcess("desk", tmp_path_factory.mktemp("desk"), "--backends", "cpu") as node:
+        node.wait_ready()
+        with node.client() as client:
+            for name, folder in folders.items():
+                client.add_model(folder, name)
+        yield node
+
+
+@pytest.fixture
+def alone(folders, tmp_path_factory):
+    """What a model gives in this process."""
+    options = LoadOptions(cache=tmp_path_factory.mktemp("cache"), key="alone", threads=1)
+
+    def run(name, inputs, **params):
+        model = registry.create("cpu").load(folders[name], options)
+        try:
+            return model.run(inputs, params, RunContext()).value
+        finally:
+            model.close()
+
+    return run
+
+
+def same(found, expected):
+    assert [each["label"] for each in found] == [each["label"] for each in expected]
+    assert [each["score"] for each in found] == pytest.approx([each["score"] for each in expected], abs=1e-5)
+
+
+def test_every_way_to_give_a_picture_a_sound_or_a_film(node, alone, tmp_path):
+    image, sound, film = encoded_image(), encoded_sound(2.0, 16_000), frames_of_noise(20)
+    (tmp_path / "a.jpg").write_bytes(image)
+    (tmp_path / "a.wav").write_bytes(sound)
+    with node.client() as client:
+        for given in (image, tmp_path / "a.jpg", str(tmp_path / "a.jpg")):
+            same(client.classify_image("clip", given, LABELS), alone("clip", image, candidate_labels=LABELS))
+        several = client.classify_image("clip", [image, tmp_path / "a.jpg"], "a cat, a dog", template="{}!", timeout=60)
+        expected = alone("clip", image, candidate_labels="a cat, a dog", hypothesis_template="{}!")
+        assert len(several) == 2
+        for each in several:
+            same(each, expected)
+        same(client.classify_audio("clap", tmp_path / "a.wav", LABELS), alone("clap", sound, candidate_labels=LABELS))
+        assert client.transcribe("wav2vec2", sound) == alone("wav2vec2", sound)["text"]
+        assert client.transcribe("wav2vec2", [sound]) == [alone("wav2vec2", sound)["text"]]
+        same(client.classify_video("videomae", film), alone("videomae", film))
+        same(client.classify_video("xclip", film, LABELS), alone("xclip", film, candidate_labels=LABELS))
+
+
+async def test_the_asynchronous_client_as_well(node, alone, tmp_path):
+    image, sound, film = encoded_image(), encoded_sound(2.0, 16_000), frames_of_noise(20)
+    (tmp_path / "a.jpg").write_bytes(image)
+    async with AsyncClient(node.data_dir) as client:
+        found = await client.classify_image("clip", tmp_path / "a.jpg", LABELS, on="desk")
+        same(found, alone("clip", image, candidate_labels=LABELS))
+        same(await client.classify_audio("clap", sound, LABELS), alone("clap", sound, candidate_labels=LABELS))
+        assert await client.transcribe("wav2vec2", [sound, sound]) == [alone("wav2vec2", sound)["text"]] * 2
+        same(await client.classify_video("videomae", film), alone("videomae", film))
+        same(await client.classify_video("xclip", film, LABELS), alone("xclip", film, candidate_labels=LABELS))
+
+
+def test_what_is_no_picture_is_told(node, tmp_path):
+    with node.client() as client:
+        with pytest.raises(AccelError) as refused:
+            client.classify_image("clip", tmp_path / "none.jpg", LABELS)
+        assert (refused.value.code, bool(refused.value.hint)) == ("bad-input", True)
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate(65 << 20)
+        with pytest.raises(AccelError) as refused:
+            client.transcribe("wav2vec2", tmp_path / "large")
+        assert refused.value.code == "too-large"
+        with pytest.raises(JobError) as failed:
+            client.classify_image("clip", b"no picture", LABELS)
+        assert failed.value.code == "bad-input"
+        with pytest.raises(JobError) as failed:
+            client.transcribe("clip", encoded_image())
+        assert failed.value.code == "unsupported-task"
