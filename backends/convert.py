@@ -17,7 +17,7 @@ from pathlib import Path
 from .conversion import MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
-from .torch_stages import TorchStage
+from .torch_stage import TorchStage
 
 #: task → the class of optimum-intel that exports it.
 _CLASSES = {"feature-extraction": "OVModelForFeatureExtraction", "text-generation": "OVModelForCausalLM"}

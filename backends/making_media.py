@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from .making_seq2seq import make_t5, make_whisper
+
 WARNING: Final = "Random weights, made locally: what this model computes means nothing.\n"
 _SIDE: Final = 32
 
 
 def make_media_model(folder: Path, model_type: str, seed: int = 0) -> Path:
-    """A tiny clip, clap, wav2vec2, videomae or xclip, with its tokenizer and processor."""
+    """A tiny clip, clap, wav2vec2, videomae, xclip, whisper or t5, with its tokenizer and processor."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +102,8 @@ _MAKERS: Final[dict[str, Callable[[Path], Any]]] = {
     "wav2vec2": _wav2vec2,
     "videomae": _videomae,
     "xclip": _xclip,
+    "whisper": make_whisper,
+    "t5": make_t5,
 }
 
 

@@ -83,6 +83,26 @@ _TOWERS: Final[dict[str, tuple[_Tower, ...]]] = {
     "clap": (_CLAP_TEXT,),
     "wav2vec2": (_Tower(embedding="", prefix="encoder.", layer="layers"),),
     "videomae": (_ENCODER,),
+    "whisper": (
+        _Tower(
+            prefix="encoder.", hidden=("d_model",), layers=("encoder_layers",), intermediate=("encoder_ffn_dim",),
+            embedding="", layer="layers",
+        ),
+        _Tower(
+            prefix="decoder.", hidden=("d_model",), layers=("decoder_layers",), intermediate=("decoder_ffn_dim",),
+            embedding="embed_tokens.weight", layer="layers",
+        ),
+    ),
+    "t5": (
+        _Tower(
+            prefix="encoder.", hidden=("d_model",), layers=("num_layers",), intermediate=("d_ff",),
+            embedding="shared.weight", layer="block",
+        ),
+        _Tower(
+            prefix="decoder.", hidden=("d_model",), layers=("num_decoder_layers", "num_layers"),
+            intermediate=("d_ff",), embedding="shared.weight", layer="block",
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -99,14 +119,14 @@ def check_shapes(model_type: str, config: Mapping[str, Any], shapes: Shapes) -> 
     """What the configuration would have an engine allocate is what the file holds. Raises BackendError not-a-model."""
     for tower in _TOWERS.get(model_type, (_Tower(),)):
         own = {name: shape for name, shape in shapes.items() if not tower.prefix or f".{tower.prefix}" in f".{name}"}
-        _check_tower(tower, part_of(model_type, config, tower.part), own)
+        _check_tower(tower, part_of(model_type, config, tower.part), own, shapes)
 
 
-def _check_tower(tower: _Tower, config: dict[str, Any], shapes: Shapes) -> None:
+def _check_tower(tower: _Tower, config: dict[str, Any], shapes: Shapes, all_shapes: Shapes) -> None:
     hidden = _count(config, *tower.hidden)
     if tower.embedding:
         vocabulary = _count(config, "vocab_size")
-        embedding = next((shape for name, shape in shapes.items() if name.endswith(tower.embedding)), None)
+        embedding = next((shape for name, shape in all_shapes.items() if name.endswith(tower.embedding)), None)
         if embedding != (vocabulary, hidden):
             _not_a_model(f"config.json says {vocabulary} x {hidden} embeddings, and the weights have another shape")
     layers = _count(config, *tower.layers)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from .families.known import CLAP, CLIP, VIDEOMAE, WAV2VEC2, XCLIP, Family
+from .families.known import CLAP, CLIP, T5, VIDEOMAE, WAV2VEC2, WHISPER, XCLIP, Family
 from .families.stages import Arrays, Stage
-
-
-@dataclass(frozen=True)
-class TorchStage:
-    """`module(**inputs)` gives a tensor or a tuple of them; `example` are inputs to trace it with, by name."""
-
-    module: Any
-    example: dict[str, Any]
-    #: Input → its axes that may have any length.
-    free: dict[str, tuple[int, ...]]
+from .torch_seq2seq import t5_stages, whisper_stages
+from .torch_stage import TorchStage
 
 
 def stages_of(family: Family, model: Any) -> dict[str, TorchStage]:
@@ -191,4 +182,6 @@ _BUILDERS: Final[dict[str, Callable[[Any], dict[str, TorchStage]]]] = {
     WAV2VEC2.name: _wav2vec2,
     VIDEOMAE.name: _videomae,
     XCLIP.name: _xclip,
+    WHISPER.name: whisper_stages,
+    T5.name: t5_stages,
 }

@@ -19,8 +19,8 @@ from anyio.abc import TaskGroup
 from ..protocols import values
 from ..protocols.errors import JobError, ProtocolError
 from ..protocols.inference_session import ResultReceived, Session
-from .async_client_media import AsyncClientMedia
 from .async_client_models import AsyncClientModels
+from .async_client_tasks import AsyncClientTasks
 from .async_connection import AsyncConnection, OnChunk, connect
 from .async_jobs import AsyncJob, Completed
 from .async_map import AsyncMap, Inputs, prepared
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 AnyJob = TypeVar("AnyJob", bound=AsyncJob)
 
 
-class AsyncClient(AsyncClientMedia, AsyncClientModels):
+class AsyncClient(AsyncClientTasks, AsyncClientModels):
     """Use it as `async with AsyncClient() as client`, from any number of tasks inside.
 
     When the node is restarted, what was open fails with peer-lost and the next call connects again. Entering raises

@@ -21,7 +21,6 @@ from ..protocols.inference_session import Session
 from .client_connection import Connection, connect
 from .client_jobs import Job, OpenRequest
 from .client_map import map_inputs
-from .client_media import ClientMedia
 from .client_models import ClientModels
 from .client_requests import (
     DEFAULT_TIMEOUT_S,
@@ -36,6 +35,7 @@ from .client_requests import (
     places_of,
 )
 from .client_stream import TextStream
+from .client_tasks import ClientTasks
 from .client_text import Asked, Generation, Prompt, TextOptions, ask
 from .map_window import Delivery, OnError
 
@@ -49,7 +49,7 @@ __all__ = ["Client", "Generation", "Job", "TextStream"]
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-class Client(ClientMedia, ClientModels):
+class Client(ClientTasks, ClientModels):
     """Speaks to the node of one data folder; the default one when none is given. Safe for threads.
 
     When the node is restarted, what was open fails with peer-lost and the next call connects again.

@@ -24,6 +24,8 @@ CLIP: Final = Family("clip", "zero-shot-image-classification", "CLIPModel", stag
 CLAP: Final = Family("clap", "zero-shot-audio-classification", "ClapModel", staged=True)
 WAV2VEC2: Final = Family("wav2vec2", "automatic-speech-recognition", "Wav2Vec2ForCTC", staged=True)
 VIDEOMAE: Final = Family("videomae", "video-classification", "VideoMAEForVideoClassification", staged=True)
+WHISPER: Final = Family("whisper", "automatic-speech-recognition", "WhisperForConditionalGeneration", staged=True)
+T5: Final = Family("t5", "text2text-generation", "T5ForConditionalGeneration", staged=True)
 XCLIP: Final = Family("xclip", "zero-shot-video-classification", "XCLIPModel", staged=True)
 
 #: model_type in config.json → its family.
@@ -41,10 +43,12 @@ _BY_TYPE: Final = {
     "wav2vec2": WAV2VEC2,
     "videomae": VIDEOMAE,
     "xclip": XCLIP,
+    "whisper": WHISPER,
+    "t5": T5,
     "echo": ECHO,
 }
 
-FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, XCLIP)
+FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, XCLIP, WHISPER, T5)
 #: Every task that a model may be served for.
 TASKS: Final = tuple(dict.fromkeys(family.task for family in FAMILIES))
 MODEL_TYPES: Final = tuple(name for name in _BY_TYPE if name != "echo")

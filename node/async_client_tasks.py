@@ -1,4 +1,4 @@
-"""`ClientMedia` for asyncio and trio: the same names, arguments and errors. Files are read in a thread."""
+"""`ClientTasks` for asyncio and trio: the same names, arguments and errors. Files are read in a thread."""
 
 from __future__ import annotations
 
@@ -7,44 +7,53 @@ from typing import Any, Unpack
 import anyio
 
 from .async_jobs import AsyncJob
-from .client_media import (
+from .client_tasks import (
     CLASSIFY_AUDIO,
     CLASSIFY_IMAGE,
     CLASSIFY_VIDEO,
     NAME_VIDEO,
+    REWRITE,
     TRANSCRIBE,
-    MediaOptions,
+    TaskOptions,
+    generated,
     label_params,
     media,
     spoken,
+    summary_params,
 )
 
 
-class AsyncClientMedia:
-    """The part of `AsyncClient` that is about pictures, sounds and films."""
+class AsyncClientTasks:
+    """The part of `AsyncClient` that is about pictures, sounds, films, and texts made of texts."""
 
-    async def transcribe(self, model: str, audio: Any, **options: Unpack[MediaOptions]) -> Any:
+    async def transcribe(self, model: str, audio: Any, **options: Unpack[TaskOptions]) -> Any:
         return spoken(await self._asked(model, TRANSCRIBE, audio, **options))
 
     async def classify_image(
         self, model: str, image: Any, labels: list[str] | str, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         return await self._asked(model, CLASSIFY_IMAGE, image, **options, **label_params(labels, template))
 
     async def classify_audio(
         self, model: str, audio: Any, labels: list[str] | str, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         return await self._asked(model, CLASSIFY_AUDIO, audio, **options, **label_params(labels, template))
 
     async def classify_video(
         self, model: str, video: Any, labels: list[str] | str | None = None, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         if labels is None:
             return await self._asked(model, NAME_VIDEO, video, **options)
         return await self._asked(model, CLASSIFY_VIDEO, video, **options, **label_params(labels, template))
+
+    async def summarize(
+        self, model: str, text: str | list[str], *, max_new_tokens: int | None = None, **options: Unpack[TaskOptions]
+    ) -> Any:
+        job = await self.submit(model, REWRITE, text, **options, **summary_params(max_new_tokens))
+        return generated(await job.result())
 
     async def _asked(self, model: str, task: str, value: Any, **options: Any) -> Any:
         given = await anyio.to_thread.run_sync(media, value)

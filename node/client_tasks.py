@@ -1,4 +1,4 @@
-"""What a client asks of models that see and hear, by the names that people have for it; each is a `submit`.
+"""What a client asks of models that see, hear and rewrite, by the names that people have for it; each is a `submit`.
 
 A picture, a sound or a film is a file's path or its bytes, or an array; a list of them gives a list of answers.
 """
@@ -16,12 +16,13 @@ TRANSCRIBE: Final = "automatic-speech-recognition"
 CLASSIFY_IMAGE: Final = "zero-shot-image-classification"
 CLASSIFY_AUDIO: Final = "zero-shot-audio-classification"
 CLASSIFY_VIDEO: Final = "zero-shot-video-classification"
+REWRITE: Final = "text2text-generation"
 NAME_VIDEO: Final = "video-classification"
 #: What a payload may have.
 _MAX_FILE: Final = 64 << 20
 
 
-class MediaOptions(TypedDict, total=False):
+class TaskOptions(TypedDict, total=False):
     """How a job goes on its way; as in `Client.submit`."""
 
     timeout: float | None
@@ -30,16 +31,16 @@ class MediaOptions(TypedDict, total=False):
     on_progress: OnProgress | None
 
 
-class ClientMedia:
-    """The part of `Client` that is about pictures, sounds and films."""
+class ClientTasks:
+    """The part of `Client` that is about pictures, sounds, films, and texts made of texts."""
 
-    def transcribe(self, model: str, audio: Any, **options: Unpack[MediaOptions]) -> Any:
+    def transcribe(self, model: str, audio: Any, **options: Unpack[TaskOptions]) -> Any:
         """What is said in a sound: a text, or a list of them for a list. Raises AccelError, JobError."""
         return spoken(self.submit(model, TRANSCRIBE, media(audio), **options).result())
 
     def classify_image(
         self, model: str, image: Any, labels: list[str] | str, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         """Which of the labels fits a picture: `[{"label", "score"}, …]`, the best first; scores sum to 1.
 
@@ -52,7 +53,7 @@ class ClientMedia:
 
     def classify_audio(
         self, model: str, audio: Any, labels: list[str] | str, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         """Which of the labels fits a sound; as `classify_image`."""
         params = label_params(labels, template)
@@ -60,13 +61,20 @@ class ClientMedia:
 
     def classify_video(
         self, model: str, video: Any, labels: list[str] | str | None = None, *, template: str | None = None,
-        **options: Unpack[MediaOptions],
+        **options: Unpack[TaskOptions],
     ) -> Any:  # fmt: skip
         """Which of the labels fits a film; without labels, which of those that the model was trained with."""
         if labels is None:
             return self.submit(model, NAME_VIDEO, media(video), **options).result()
         params = label_params(labels, template)
         return self.submit(model, CLASSIFY_VIDEO, media(video), **options, **params).result()
+
+    def summarize(
+        self, model: str, text: str | list[str], *, max_new_tokens: int | None = None, **options: Unpack[TaskOptions]
+    ) -> Any:
+        """What a text says, shorter: a text, or a list of them for a list."""
+        params = summary_params(max_new_tokens)
+        return generated(self.submit(model, REWRITE, text, **options, **params).result())
 
     def submit(self, model: str, task: str, inputs: Any, **options: Any) -> Job:
         raise NotImplementedError
@@ -84,6 +92,17 @@ def media(value: Any) -> Any:
 def label_params(labels: list[str] | str, template: str | None) -> dict[str, Any]:
     named = {} if template is None else {"hypothesis_template": template}
     return {"candidate_labels": labels, **named}
+
+
+def summary_params(max_new_tokens: int | None) -> dict[str, Any]:
+    """The model's own words for it, where its configuration has some."""
+    limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    return {"prefix": "summarization", **limit}
+
+
+def generated(result: Any) -> Any:
+    """The text that was written, or each of several."""
+    return [each["generated_text"] for each in result] if isinstance(result, list) else result["generated_text"]
 
 
 def spoken(result: Any) -> Any:
