@@ -116,6 +116,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", help="threads to compute with (all cores)")
     parser.add_argument("--memory", dest="memory_bytes", metavar="SIZE", help="bound for loaded models, such as 8G")
     parser.add_argument("--disk-limit", metavar="SIZE", help="bound for the models on disk, such as 200G (the disk)")
+    parser.add_argument("--cid-profile", metavar="NAME", help="how `model add` makes CIDs (unixfs-v1-2025)")
     parser.add_argument("--precision", metavar="P", help="f32 (as trained) or bf16 (faster)")
     parser.add_argument("--name", dest="node_name", metavar="NAME", help="what others see (the host's name)")
     parser.add_argument("--listen", action="append", metavar="ADDR", help="multiaddr (/ip4/0.0.0.0/tcp/4011)")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
+from .content.profiles import DEFAULT, PROFILES
 from .tcp import HostPort
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
@@ -95,6 +96,7 @@ class Config:
     log_level: str
     log_json: bool
     listen_clients: HostPort | None
+    cid_profile: str
 
     @cached_property
     def paths(self) -> Paths:
@@ -381,4 +383,5 @@ _SETTINGS: Final = {
     "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(_switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(_host_port, lambda: None, "--listen-clients", "listen_clients"),
+    "cid_profile": _Setting(_one_of(*PROFILES), lambda: DEFAULT.name, "--cid-profile", "cid_profile"),
 }

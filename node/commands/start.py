@@ -15,7 +15,7 @@ from .parsing import called_as
 
 FLAGS = (
     "backends", "threads", "memory_bytes", "disk_limit", "precision", "node_name", "listen", "peers", "join", "mdns",
-    "log_level", "log_json", "listen_clients",
+    "log_level", "log_json", "listen_clients", "cid_profile",
 )  # fmt: skip
 _MOST_TOLD = 8
 
