@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
+from ...backends.hub_cache import blobs_of
 from ...protocols.errors import AccelError, ErrorCode
 from .symlinks import check_links
 from .unixfs import MAX_PATH, check_name
@@ -55,7 +56,7 @@ def list_folder(path: Path) -> Folder:
 class _Lister:
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._blobs = _blobs_of(root)
+        self._blobs = blobs_of(root)
         self._files: set[str] = set()
         self._folders = {""}
         self._links: dict[str, str] = {}
@@ -107,17 +108,6 @@ class _Lister:
         except (OSError, RuntimeError):  # it leads round in a circle
             return None
         return real if self._blobs in real.parents else None
-
-
-def _blobs_of(root: Path) -> Path | None:
-    """Where the links of a Hugging Face cache lead, when `root` is a snapshot of one, or a folder in it.
-
-    Such a cache has `models--owner--name/blobs`, and `models--owner--name/snapshots/COMMIT` with links into it.
-    """
-    for folder in (root, *root.parents):
-        if folder.parent.name == "snapshots" and (blobs := folder.parent.parent / "blobs").is_dir():
-            return blobs
-    return None
 
 
 def _target(link: os.DirEntry[str], path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 
@@ -66,6 +67,23 @@ def test_the_cid_is_told_before_and_is_that_of_the_profile(tmp_path, model):
     again = run_json("model", "add", model, "--cid-profile", "unixfs-v1-2025", data_dir=tmp_path)
     assert again["cid"] == told["unixfs-v1-2025"]["cid"]
     assert len(run_json("model", "ls", data_dir=tmp_path)) == 2
+
+
+def test_a_snapshot_of_the_hugging_face_cache_is_added_as_it_lies(tmp_path, model):
+    """Every file of it is a link out of it, which would be refused anywhere else."""
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "c0ffee", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(model, blobs)
+    (snapshot / "config.json").symlink_to("../../blobs/config.json")
+    added = run_json("model", "add", snapshot, "--name", "hf", data_dir=tmp_path / "data")
+    assert added["cid"] == format_cid(import_folder(model).root)
+    assert run_json("model", "info", "hf", data_dir=tmp_path / "data")["why_not"] == ""
+    shutil.rmtree(tmp_path / "models--a--b")
+    assert run("repo", "verify", data_dir=tmp_path / "data").returncode == 0
+    outside = model / "snapshots" / "config.json"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to(outside)
+    assert "[unsafe-model]" in run("model", "add", snapshot, data_dir=tmp_path / "data").stderr
 
 
 def test_a_node_adds_under_the_profile_that_is_asked_for(node, model):
