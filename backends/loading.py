@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from .families.known import ECHO, MODEL_TYPES, Family, family_of
+from .hub_cache import blobs_of
 from .interface import BackendError
 from .shapes import check_shapes, part_of
 
@@ -108,9 +109,12 @@ def read_json(folder: Path, name: str, limit: int = _MAX_JSON) -> dict[str, Any]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file of the folder, never one outside it, whatever the name or a link says."""
+    """A file of the folder, never one outside it, whatever the name or a link says.
+
+    In a snapshot of the Hugging Face cache, the cache's own blobs count as inside.
+    """
     root, path = folder.resolve(), (folder / name).resolve()
-    if root != path and root not in path.parents:
+    if root != path and not {root, blobs_of(root)} & {*path.parents}:
         raise BackendError("unsafe-model", f"{name} leads out of the model's folder", "Such models are never loaded.")
     return path
 

@@ -29,6 +29,7 @@ class AsyncClientModels:
         convert: bool = False,
         license_name: str = "",
         gated: bool = False,
+        cid_profile: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """A folder, or `hf:owner/name[@revision]`; the rest as for `Client`."""
@@ -40,7 +41,7 @@ class AsyncClientModels:
         opening = opened_source(source, downloads, name, convert=convert, on_progress=report)
         found = await anyio.to_thread.run_sync(opening.__enter__)
         try:
-            given = found.with_notes(license_name, gated=gated).as_arguments()
+            given = found.with_notes(license_name, gated=gated).as_arguments(cid_profile)
             added = dict(await self._operate("model.add", on_progress, anyway=anyway, **given))
         except BaseException as error:
             opening.__exit__(type(error), error, error.__traceback__)

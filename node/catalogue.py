@@ -23,6 +23,7 @@ from .content.car_source import import_car
 from .content.cid import format_cid
 from .content.collection import DerivedForms, cannot_fit, oldest_first
 from .content.fetch import Fetcher, FetchReport
+from .content.profiles import DEFAULT, Profile
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
@@ -143,12 +144,21 @@ class Catalogue:
         return None
 
     async def add(
-        self, path: str, name: str | None, *, origin: Origin = Origin(), take: bool = False, on_progress: OnProgress
+        self,
+        path: str,
+        name: str | None,
+        *,
+        origin: Origin = Origin(),
+        take: bool = False,
+        profile: Profile = DEFAULT,
+        on_progress: OnProgress,
     ) -> StoredModel:
         """Imports a folder and begins to load and measure it. Raises AccelError."""
         await self.make_room(*await trio.to_thread.run_sync(partial(self._store.size_to_add, Path(path), take=take)))
         report = from_thread(on_progress)
-        adding = partial(self._store.add, Path(path), name=name, origin=origin, take=take, progress=report)
+        adding = partial(
+            self._store.add, Path(path), name=name, origin=origin, take=take, profile=profile, progress=report
+        )
         stored = await trio.to_thread.run_sync(adding, abandon_on_cancel=False)
         self._arrived(stored)
         return stored

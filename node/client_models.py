@@ -27,6 +27,7 @@ class ClientModels:
         convert: bool = False,
         license_name: str = "",
         gated: bool = False,
+        cid_profile: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """Adds a model to the node's store; `cid` of the answer names it everywhere.
@@ -36,6 +37,7 @@ class ClientModels:
             anyway: also what could not be run.
             convert: read weights that are pickles in a limited process, and write safetensors.
             license_name, gated: what is noted of it; a gated model never leaves the cluster.
+            cid_profile: how its CID is made, such as `unixfs-v0-2015`; else as the node's configuration says.
 
         Raises:
             AccelError: not-a-model, unsafe-model, gated-model, network-unreachable, disk-full, ….
@@ -46,7 +48,7 @@ class ClientModels:
         downloads = Path(self.status()["data_dir"] if needs_room(source, convert=convert) else "") / "downloads"
         with opened_source(source, downloads, name, convert=convert, on_progress=report) as found:
             given = found.with_notes(license_name, gated=gated)
-            return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments()))
+            return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments(cid_profile)))
 
     def get_model(
         self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
 from . import setting_values as values
+from .content.profiles import DEFAULT, PROFILES
 from .tcp import HostPort
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
@@ -94,6 +95,7 @@ class Config:
     log_level: str
     log_json: bool
     listen_clients: HostPort | None
+    cid_profile: str
 
     @cached_property
     def paths(self) -> Paths:
@@ -288,6 +290,7 @@ _SETTINGS: Final = {
     "log_level": _Setting(values.one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(values.switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(values.host_port, lambda: None, "--listen-clients", "listen_clients"),
+    "cid_profile": _Setting(values.one_of(*PROFILES), lambda: DEFAULT.name, "--cid-profile", "cid_profile"),
 }
 #: The settings by the names that `Config` has for them; a flag of `start` goes by the same.
 FIELDS: Final = tuple(_SETTINGS)

@@ -32,9 +32,9 @@ class ModelSource:
         found = self.origin
         return replace(self, origin=Origin(found.origin, license_name or found.license, gated or found.gated))
 
-    def as_arguments(self) -> dict[str, Any]:
+    def as_arguments(self, cid_profile: str | None = None) -> dict[str, Any]:
         """For the operation `model.add`."""
-        told = {"take": self.take, **self.origin._asdict()}
+        told = {"take": self.take, "cid_profile": cid_profile, **self.origin._asdict()}
         return {"path": str(self.path), "name": self.name, **{key: value for key, value in told.items() if value}}
 
 

@@ -17,6 +17,7 @@ from ..availability import Availability
 from ..catalogue import Catalogue, KnownModel
 from ..config import Config
 from ..content.cid import format_cid, parse_cid
+from ..content.profiles import find_profile
 from ..content.store import Origin, StoredModel
 from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
@@ -109,14 +110,18 @@ class Operations:
 
     async def add(self, call: IncomingCall) -> dict[str, Any]:
         path, name = _text(call, "path"), _optional_text(call, "name")
+        profile = find_profile(_optional_text(call, "cid_profile") or self._config.cid_profile)
         began, anyway = trio.current_time(), call.arguments.get("anyway") is True
         await trio.to_thread.run_sync(partial(check_folder, Path(path), anyway=anyway))
         take = call.arguments.get("take") is True and self._config.paths.downloads in Path(path).parents
-        stored = await self._catalogue.add(path, name, origin=_origin(call), take=take, on_progress=call.progress)
+        stored = await self._catalogue.add(
+            path, name, origin=_origin(call), take=take, profile=profile, on_progress=call.progress
+        )
         return {
             "cid": stored.cid,
             "name": stored.name,
             "size": stored.size,
+            "cid_profile": profile.name,
             "files": sum(1 for entry in stored.path.rglob("*") if entry.is_file()),
             "seconds": trio.current_time() - began,
             "why_not": self._catalogue.why_not(stored),

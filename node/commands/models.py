@@ -13,7 +13,9 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..config import Paths, absolute, default_data_dir, make_data_dir
+from ..content.cid import format_cid
 from ..content.names import checked
+from ..content.profiles import Profile, find_profile
 from ..hub import is_reference, parse_reference
 from ..judging import check_folder, judge
 from ..model_source import ModelSource, opened_source
@@ -30,7 +32,8 @@ def add(options: argparse.Namespace) -> None:
     with progress(what, quiet=options.json) as report, node_or_store(options) as (client, store):
         if client is not None:
             added = client.add_model(options.source, options.name, anyway=options.anyway, convert=options.convert,
-                                     license_name=options.license, gated=options.gated, on_progress=report)  # fmt: skip
+                                     license_name=options.license, gated=options.gated,
+                                     cid_profile=options.cid_profile, on_progress=report)  # fmt: skip
         else:
             added = _add_to_store(options, store, report)
     if options.json:
@@ -39,13 +42,53 @@ def add(options: argparse.Namespace) -> None:
     console().print(f"[bold]{added['cid']}[/]", soft_wrap=True)
     name = f"as {safe(added['name'])}, " if added["name"] else ""
     files = count(added["files"], "file")
-    console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}[/]")
+    made = f", {added['cid_profile']}" if options.cid_profile else ""
+    console().print(f"[dim]{name}{size(added['size'])} in {files}, {duration(added['seconds'])}{made}[/]")
     _tell_origin(added)
     _warn_of(added)
 
 
+def cid(options: argparse.Namespace) -> None:
+    """What `model add` would print; no node is asked, and nothing is written."""
+    from ..content.disk import coded_errors
+    from ..content.importer import import_listed
+    from ..content.local_folder import list_folder
+
+    profile, done = _profile(options), 0
+    with progress(options.folder, quiet=options.json) as report, coded_errors():
+        listed = list_folder(absolute(options.folder))
+        total = listed.size()
+
+        def on_bytes(count: int) -> None:
+            nonlocal done
+            done += count
+            report("hashing", done, total, "")
+
+        contents = import_listed(listed, None, on_bytes, profile=profile)
+    named = {
+        "cid": format_cid(contents.root),
+        "cid_profile": profile.name,
+        "size": contents.size,
+        "files": len(contents.files),
+    }
+    if options.json:
+        print_json(named)
+        return
+    console().print(f"[bold]{named['cid']}[/]", soft_wrap=True)
+    console().print(f"[dim]{profile.name}, {size(contents.size)} in {count(len(contents.files), 'file')}[/]")
+
+
+def _profile(options: argparse.Namespace) -> Profile:
+    """The one that was asked for, or that the data folder's configuration names."""
+    from .. import config
+
+    return find_profile(options.cid_profile or config.load({}, _data_dir(options)).cid_profile)
+
+
 def _check_source(options: argparse.Namespace) -> None:
-    """A path that is none is told before a node is asked."""
+    """What is wrong by itself is told before a node is asked."""
+    if options.cid_profile is not None:
+        find_profile(options.cid_profile)
     if is_reference(options.source):
         parse_reference(options.source)
     elif not absolute(options.source).is_dir():
@@ -54,7 +97,7 @@ def _check_source(options: argparse.Namespace) -> None:
 
 
 def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -> dict[str, Any]:
-    downloads = _data_dir(options) / "downloads"
+    downloads, profile = _data_dir(options) / "downloads", _profile(options)
     with opened_source(options.source, downloads, options.name, convert=options.convert, on_progress=report) as found:
         given = found.with_notes(options.license, gated=options.gated)
         check_folder(given.path, anyway=options.anyway)
@@ -62,11 +105,12 @@ def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -
         for model in store.evictable(*_needed(store, given)):
             store.remove(model.cid_bytes)
         stored = store.add(
-            given.path, name=given.name, origin=given.origin, take=given.take,
+            given.path, name=given.name, origin=given.origin, take=given.take, profile=profile,
             progress=lambda state, done, total: report(state, done, total, ""),
         )  # fmt: skip
     return {
         **_described(stored),
+        "cid_profile": profile.name,
         "files": _count(stored.path),
         "seconds": time.monotonic() - began,
         "why_not": judge(stored.path).why_not,

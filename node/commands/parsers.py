@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..content.profiles import PROFILES
 from .parsing import PROGRAM, add, elsewhere
 
 
@@ -21,6 +22,7 @@ def add_models(commands: Any) -> None:
     elsewhere(parser)
     models = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_adding(models)
+    _add_cid(models)
     listing = add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
@@ -49,6 +51,7 @@ def _add_adding(models: Any) -> None:
         "--gated", action="store_true", help="note that it may not leave the cluster (what the hub says)"
     )
     adding.add_argument("--anyway", action="store_true", help="also a folder that is no model that could be run")
+    _add_profile(adding)
     adding.set_defaults(remote=False)
 
 
@@ -67,6 +70,30 @@ def _add_car(models: Any) -> None:
     importing.add_argument("--gated", action="store_true", help="note that it may not leave the cluster")
     for each in (exporting, importing):
         each.set_defaults(remote=False)
+
+
+def _add_cid(models: Any) -> None:
+    naming = add(models, "cid", "models:cid", "print the CID that a folder has, without adding it",
+                 f"model cid ./all-MiniLM-L6-v2\n  {PROGRAM} model cid ./all-MiniLM-L6-v2 --cid-profile unixfs-v0-2015"
+                 )  # fmt: skip
+    naming.add_argument("folder", metavar="FOLDER")
+    _add_profile(naming)
+    naming.set_defaults(remote=False)
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cid-profile", metavar="NAME", help=f"{', '.join(PROFILES)} (as configured: cid_profile)")
+    parser.epilog = f"{_WHAT_COUNTS}\n\n{parser.epilog}"
+
+
+_WHAT_COUNTS = """what makes the CID, whatever the profile:
+  every file in the folder and in those below it, by its name and its bytes; empty folders;
+  symbolic links that stay inside the folder, as links
+what does not:
+  entries whose names begin with a dot, such as .git and .cache; dates and permissions
+refused:
+  links that leave the folder, except those of a Hugging Face cache, which are followed;
+  links that lead to nothing, and anything that is no file, folder or link"""
 
 
 def add_pins(commands: Any) -> None:

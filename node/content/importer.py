@@ -1,54 +1,22 @@
-"""From a folder to its CID: the profile `unixfs-v1-2025` (IPIP-0499), read in one pass while it is copied.
-
-CIDv1, raw leaves, chunks of 1 MiB, 1024 links a node, balanced. Hidden files are left out, empty folders are not.
-A link inside the folder is followed; one that leads out of it is refused.
-"""
+"""From a folder to its CID under a profile, read in one pass while it is copied."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO
 
-from ...protocols.errors import AccelError, ErrorCode
-from .cid import DAG_PB, RAW, cid_of, make_cid
 from .contents import Contents
 from .disk import clone
 from .leaves import FileEntry, Leaves
-from .unixfs import MAX_PATH, Link, check_name, encode_directory, encode_file
-
-CHUNK: Final = 1 << 20
-WIDTH: Final = 1024
-#: The profile shards a folder whose block is larger; sharded folders are not written here.
-MAX_DIRECTORY_BLOCK: Final = 256 << 10
-MAX_DEPTH: Final = 32
-MAX_ENTRIES: Final = 50_000
+from .local_folder import Folder, list_folder
+from .profiles import DEFAULT, Profile
+from .sharded import write_shards
+from .unixfs import Link, encode_directory, encode_file, encode_symlink
 
 OnBytes = Callable[[int], None]
-
-
-@dataclass
-class Folder:
-    """One folder as it is to be imported: its files' real paths, and its folders, by name."""
-
-    files: dict[str, Path] = field(default_factory=dict)
-    folders: dict[str, Folder] = field(default_factory=dict)
-
-    def names(self) -> list[str]:
-        return sorted([*self.files, *self.folders], key=str.encode)
-
-    def all_files(self) -> list[Path]:
-        found = list(self.files.values())
-        for folder in self.folders.values():
-            found += folder.all_files()
-        return found
-
-    def size(self) -> int:
-        return sum(path.stat().st_size for path in self.all_files())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,93 +28,35 @@ class _Placed:
     size: int
 
 
-def list_folder(path: Path) -> Folder:
-    """What of `path` makes its CID. Raises AccelError bad-input, too-large, OSError."""
-    root = path.resolve()
-    if not root.is_dir():
-        _refuse(f"{path} is no folder", "Give the folder that has the config.json.")
-    listed = _Lister(root).list(root, "", ())
-    if not listed.all_files():
-        _refuse(f"{path} has no files in it", "Files whose names begin with a dot are left out.")
-    return listed
-
-
-class _Lister:
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._entries = 0
-
-    def list(self, real: Path, prefix: str, above: tuple[Path, ...]) -> Folder:
-        if real in above:
-            _refuse(f"the link {prefix[:-1]} leads back to a folder that it is in", "Remove that link.")
-        if len(above) > MAX_DEPTH:
-            _refuse(f"{prefix} is nested deeper than {MAX_DEPTH} folders", "Move the model up.")
-        folder = Folder()
-        with os.scandir(real) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    self._take(entry, prefix, folder, (*above, real))
-        return folder
-
-    def _take(self, entry: os.DirEntry[str], prefix: str, folder: Folder, above: tuple[Path, ...]) -> None:
-        self._entries += 1
-        if self._entries > MAX_ENTRIES:
-            raise AccelError(ErrorCode.TOO_LARGE, f"the folder has over {MAX_ENTRIES} entries", "Split it.")
-        path = prefix + entry.name
-        _check_local_name(path, entry.name)
-        real = self._follow(Path(entry.path), path) if entry.is_symlink() else Path(entry.path)
-        if real.is_dir():
-            folder.folders[entry.name] = self.list(real, path + "/", above)
-        elif real.is_file():
-            folder.files[entry.name] = real
-        else:
-            _refuse(f"{path} is neither a file nor a folder", "Remove it, or the link that leads nowhere.")
-
-    def _follow(self, link: Path, path: str) -> Path:
-        real = link.resolve()
-        if self._root not in real.parents and real != self._root:
-            _refuse(
-                f"the link {path} leads out of the folder",
-                "Make a copy with real files first: cp -rL FOLDER COPY (or download with `hf download --local-dir`).",
-            )
-        return real
-
-
-def _check_local_name(path: str, name: str) -> None:
-    try:
-        check_name(name)
-    except (AccelError, UnicodeEncodeError):
-        _refuse(f"{path!r} is not a name that every system can hold", "Rename it.")
-    if len(path.encode()) > MAX_PATH:
-        _refuse(f"the path {path[:60]}… is over {MAX_PATH} bytes", "Move the model up.")
-
-
-def _refuse(message: str, hint: str) -> NoReturn:
-    raise AccelError(ErrorCode.BAD_INPUT, message, hint)
-
-
-def import_folder(path: Path) -> Contents:
+def import_folder(path: Path, profile: Profile = DEFAULT) -> Contents:
     """What a folder is made of, and so its CID. Raises AccelError bad-input, too-large, OSError."""
-    return import_listed(list_folder(path))
+    return import_listed(list_folder(path), profile=profile)
 
 
-def import_listed(folder: Folder, copy_to: Path | None = None, on_bytes: OnBytes = lambda _count: None) -> Contents:
+def import_listed(
+    folder: Folder,
+    copy_to: Path | None = None,
+    on_bytes: OnBytes = lambda _count: None,
+    *,
+    profile: Profile = DEFAULT,
+) -> Contents:
     """Hashes a listed folder, and copies it to `copy_to` in the same pass when that is given.
 
     Raises:
-        AccelError: too-large.
+        AccelError: hostile-content for names that hash alike on purpose.
         OSError: it cannot be read, or the copy cannot be written.
     """
-    importing = _Import(on_bytes)
+    importing = _Import(profile, on_bytes)
     importing.contents.root = importing.folder(folder, "", copy_to).cid
     return importing.contents
 
 
 class _Import:
-    def __init__(self, on_bytes: OnBytes) -> None:
+    def __init__(self, profile: Profile, on_bytes: OnBytes) -> None:
         self.contents = Contents()
+        self._profile = profile
         self._on_bytes = on_bytes
-        self._buffer = memoryview(bytearray(CHUNK))
+        self._buffer = memoryview(bytearray(profile.chunk))
 
     def folder(self, folder: Folder, prefix: str, copy_to: Path | None) -> _Placed:
         if copy_to is not None:
@@ -154,23 +64,33 @@ class _Import:
         links = []
         for name in folder.names():
             path, target = prefix + name, copy_to / name if copy_to else None
-            inner = folder.folders.get(name)
-            if inner is not None:
-                placed = self.folder(inner, path + "/", target)
+            if name in folder.folders:
+                placed = self.folder(folder.folders[name], path + "/", target)
+            elif name in folder.links:
+                placed = self._link(path, folder.links[name], target)
             else:
                 placed = self._file(path, folder.files[name], target)
             links.append(Link(placed.cid, name, placed.total))
         if not links:
             self.contents.empty_folders.append(prefix[:-1])
-        block = encode_directory(links)
-        if len(block) > MAX_DIRECTORY_BLOCK:
-            raise AccelError(ErrorCode.TOO_LARGE, f"{prefix or 'the folder'} has too many entries", "Split it.")
-        return self._keep(block, sum(link.size for link in links), 0)
+        return self._join_entries(links)
+
+    def _join_entries(self, links: list[Link]) -> _Placed:
+        if not self._profile.shards(links):
+            return self._keep(encode_directory(links), sum(link.size for link in links), 0)
+        shard = write_shards(links, self._profile.fanout, self._keep_shard)
+        return _Placed(shard.cid, shard.size, 0)
+
+    def _link(self, path: str, leads_to: str, target: Path | None) -> _Placed:
+        self.contents.links[path] = leads_to
+        if target is not None:
+            target.symlink_to(leads_to)
+        return self._keep(encode_symlink(leads_to), 0, 0)
 
     def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
-        leaves = Leaves(path)
+        leaves, leaf = Leaves(path), self._profile.leaf
         for chunk in self._chunks(real, target):
-            leaves.add(hashlib.sha256(chunk).digest(), len(chunk))
+            leaves.add(leaf.digest(chunk), len(chunk), leaf)
             self._on_bytes(len(chunk))
         entry = leaves.entry()
         self.contents.files.append(entry)
@@ -195,14 +115,15 @@ class _Import:
         first = True
         while (size := _fill(source, self._buffer)) or first:
             yield self._buffer[:size]
-            if size < CHUNK:
+            if size < len(self._buffer):
                 return
             first = False
 
     def _balance(self, entry: FileEntry) -> _Placed:
-        """Joins leaves under nodes of at most `WIDTH` links until one is left; all leaves are at one depth."""
+        """Joins leaves under nodes of at most `width` links until one is left; all leaves are at one depth."""
+        leaf = self._profile.leaf
         leaves = (
-            _Placed(cid_of(RAW, digest), length, length)
+            _Placed(leaf.start + digest, leaf.block_size(length), length)
             for digest, (_, length) in zip(entry.split(), map(entry.extent, range(entry.leaf_count)), strict=True)
         )
         if entry.leaf_count == 1:
@@ -214,14 +135,18 @@ class _Import:
 
     def _join_all(self, level: Iterable[_Placed]) -> list[_Placed]:
         below = iter(level)
-        return [self._join(group) for group in iter(lambda: list(islice(below, WIDTH)), [])]
+        return [self._join(group) for group in iter(lambda: list(islice(below, self._profile.width)), [])]
 
     def _join(self, below: list[_Placed]) -> _Placed:
         block = encode_file([Link(each.cid, "", each.total) for each in below], [each.size for each in below])
         return self._keep(block, sum(each.total for each in below), sum(each.size for each in below))
 
+    def _keep_shard(self, block: bytes, below: int) -> Link:
+        placed = self._keep(block, below, 0)
+        return Link(placed.cid, "", placed.total)
+
     def _keep(self, block: bytes, below: int, size: int) -> _Placed:
-        cid = make_cid(DAG_PB, block)
+        cid = self._profile.cid(block)
         self.contents.nodes[cid] = block
         return _Placed(cid, len(block) + below, size)
 

@@ -18,6 +18,7 @@ from .cid import format_cid, parse_cid
 from .contents import Contents
 from .disk import write_whole
 from .importer import import_folder
+from .profiles import possible_profiles
 
 log = logging.getLogger(__name__)
 
@@ -130,10 +131,11 @@ class Layout:
         folder = self.model(cid)
         log.warning("%s has lost its list of blocks, or files: it is read again", folder)
         try:
-            contents = import_folder(folder)
-            if contents.root == cid:
-                write_whole(self.contents(cid), contents.pack())
-                return contents
+            for profile in possible_profiles(cid):
+                contents = import_folder(folder, profile)
+                if contents.root == cid:
+                    write_whole(self.contents(cid), contents.pack())
+                    return contents
         except (AccelError, OSError) as error:
             log.warning("%s: %s", folder, error)
         log.error("%s is not whole; `ipfs-accel-node model get %s` fetches what it lacks", folder, folder.name)

@@ -7,6 +7,7 @@ a leaf, and one whose chunks all differ 56.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -40,6 +41,19 @@ class Wrap:
     def around(self, length: int) -> tuple[bytes, bytes]:
         """(head, tail) of a block that has `length` bytes of the file."""
         return (self.head, self.tail) if self.kind is None else _around(self.kind, self.sized, length)
+
+    def block_size(self, length: int) -> int:
+        """The bytes of a block that has `length` bytes of the file."""
+        head, tail = self.around(length)
+        return len(head) + length + len(tail)
+
+    def digest(self, data: bytes | memoryview) -> bytes:
+        """The SHA-256 digest of the block around these bytes, which are not copied."""
+        head, tail = self.around(len(data))
+        hashed = hashlib.sha256(head)
+        hashed.update(data)
+        hashed.update(tail)
+        return hashed.digest()
 
 
 #: A raw leaf is its bytes.

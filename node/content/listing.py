@@ -13,8 +13,8 @@ from ...protocols.errors import AccelError, ErrorCode
 from .cid import is_raw
 from .contents import Contents
 from .gathered import MAX_INNER_NODES, Gathered, Leaf, digest_of, looks_like_leaf, refuse
-from .importer import MAX_DEPTH, MAX_ENTRIES
 from .leaves import BARE, DIGEST, Leaves, Wrap
+from .local_folder import MAX_DEPTH, MAX_ENTRIES
 from .sharded import Shard, read_shard
 from .symlinks import check_links
 from .unixfs import DIRECTORY, FILE, HAMT, MAX_BLOCK, MAX_PATH, SYMLINK, Link, Node

@@ -30,11 +30,13 @@ from .cid import format_cid
 from .collection import DerivedForms, Room, cannot_fit, folder_size, oldest_first
 from .contents import Contents
 from .disk import OnProgress, can_clone, coded_errors, sync, sync_tree, write_whole
-from .importer import Folder, import_listed, list_folder
+from .importer import import_listed
 from .index import BlockIndex, checked_files
 from .layout import Label, Layout
 from .layout import Origin as Origin
+from .local_folder import Folder, list_folder
 from .lock import StoreLock as StoreLock
+from .profiles import DEFAULT, Profile
 from .stored_model import StoredModel as StoredModel
 
 _TOUCH_EVERY_S: Final = 60.0
@@ -134,6 +136,7 @@ class ModelStore:
         name: str | None = None,
         origin: Origin = Origin(),
         take: bool = False,
+        profile: Profile = DEFAULT,
         progress: OnProgress = lambda *_: None,
     ) -> StoredModel:
         """Copies a folder in while hashing it. Adding it again gives it the new name and mends what was damaged.
@@ -158,7 +161,7 @@ class ModelStore:
                 done += size
                 progress("adding", done, total)
 
-            contents = import_listed(listed, None if moves else temporary, count)
+            contents = import_listed(listed, None if moves else temporary, count, profile=profile)
             progress("storing", total, total)
             return self.adopt(folder if moves else temporary, contents, given, origin)
 

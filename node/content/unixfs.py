@@ -82,6 +82,17 @@ def encode_file(links: Sequence[Link], block_sizes: Sequence[int]) -> bytes:
     return _encode(links, _field(1, FILE) + _field(3, sum(block_sizes)) + sizes)
 
 
+def encode_symlink(target: str) -> bytes:
+    return _encode([], _field(1, SYMLINK) + _bytes_field(2, target.encode()))
+
+
+def encode_shard(links: Sequence[Link], taken: int, fanout: int) -> bytes:
+    """A shard of a folder: its links in the order of their places, and which of the `fanout` places those are."""
+    places = taken.to_bytes((taken.bit_length() + 7) // 8, "big")
+    data = _field(1, HAMT) + _bytes_field(2, places) + _field(5, MURMUR3) + _field(6, fanout)
+    return _encode(links, data)
+
+
 def _encode(links: Sequence[Link], data: bytes) -> bytes:
     return b"".join(_bytes_field(2, _encode_link(link)) for link in links) + _bytes_field(1, data)
 

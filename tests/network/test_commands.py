@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 
@@ -10,6 +11,9 @@ import pytest
 from cluster import PROGRAM, NodeProcess, environment, run_json
 from cluster import run_program as run
 from ipfs_accel_node import Client
+from ipfs_accel_node.node.content.cid import format_cid
+from ipfs_accel_node.node.content.importer import import_folder
+from ipfs_accel_node.node.content.profiles import PROFILES
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,59 @@ def test_the_same_with_a_node(node, tmp_path):
     assert names["other"] == added["cid"]
     assert run_json("model", "get", "other", data_dir=node.data_dir)["already"] is True
     assert run("model", "rm", "other", data_dir=node.data_dir).returncode == 0
+
+
+def test_the_cid_is_told_before_and_is_that_of_the_profile(tmp_path, model):
+    told = {name: run_json("model", "cid", model, "--cid-profile", name, data_dir=tmp_path) for name in PROFILES}
+    assert {name: each["cid"] for name, each in told.items()} == {
+        name: format_cid(import_folder(model, profile).root) for name, profile in PROFILES.items()
+    }
+    assert told["unixfs-v0-2015"]["cid"].startswith("Qm")
+    assert told["kubo-cid-v1"] | {"cid": ""} == {"cid": "", "cid_profile": "kubo-cid-v1", "size": 22, "files": 1}
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "config.toml").write_text('cid_profile = "unixfs-v0-2015"')
+    assert told["unixfs-v0-2015"] == run_json("model", "cid", model, data_dir=tmp_path)
+    added = run_json("model", "add", model, data_dir=tmp_path)
+    assert (added["cid"], added["cid_profile"]) == (told["unixfs-v0-2015"]["cid"], "unixfs-v0-2015")
+    again = run_json("model", "add", model, "--cid-profile", "unixfs-v1-2025", data_dir=tmp_path)
+    assert again["cid"] == told["unixfs-v1-2025"]["cid"]
+    assert len(run_json("model", "ls", data_dir=tmp_path)) == 2
+
+
+def test_a_snapshot_of_the_hugging_face_cache_is_added_as_it_lies(tmp_path, model):
+    """Every file of it is a link out of it, which would be refused anywhere else."""
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "c0ffee", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(model, blobs)
+    (snapshot / "config.json").symlink_to("../../blobs/config.json")
+    added = run_json("model", "add", snapshot, "--name", "hf", data_dir=tmp_path / "data")
+    assert added["cid"] == format_cid(import_folder(model).root)
+    assert run_json("model", "info", "hf", data_dir=tmp_path / "data")["why_not"] == ""
+    shutil.rmtree(tmp_path / "models--a--b")
+    assert run("repo", "verify", data_dir=tmp_path / "data").returncode == 0
+    outside = model / "snapshots" / "config.json"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to(outside)
+    assert "[unsafe-model]" in run("model", "add", snapshot, data_dir=tmp_path / "data").stderr
+
+
+def test_a_node_adds_under_the_profile_that_is_asked_for(node, model):
+    with node.client() as client:
+        added = client.add_model(model, "old", cid_profile="unixfs-v0-2015")
+        asked = ("model", "cid", model, "--cid-profile", "unixfs-v0-2015")
+        assert added["cid"] == run_json(*asked, data_dir=node.data_dir)["cid"]
+        assert client.add_model(model, "mine")["cid_profile"] == "unixfs-v1-2025"
+        assert client.remove_model("old")["cid"] == added["cid"]
+
+
+@pytest.mark.parametrize("command", [("model", "add"), ("model", "cid")])
+def test_a_profile_that_there_is_not_is_told_with_those_there_are(tmp_path, model, command):
+    refused = run(*command, model, "--cid-profile", "unixfs-v2", data_dir=tmp_path)
+    assert refused.returncode == 2
+    assert "'unixfs-v2' is no CID profile [bad-input]" in refused.stderr
+    assert all(name in refused.stderr for name in PROFILES)
+    (tmp_path / "config.toml").write_text('cid_profile = "unixfs-v2"')
+    assert "config.toml, line 1: it is one of unixfs-v1-2025" in run(*command, model, data_dir=tmp_path).stderr
 
 
 @pytest.mark.parametrize("with_node", [True, False])

@@ -235,6 +235,8 @@ BAD_CALLS = [
     ("model.add", {"path": "/etc/hostname"}, "bad-input"),
     ("model.add", {"path": "x" * 5000}, "bad-input"),
     ("model.add", {"path": "a\0b"}, "bad-input"),
+    ("model.add", {"path": "/", "cid_profile": "unixfs-v2"}, "bad-input"),
+    ("model.add", {"path": "/", "cid_profile": ["unixfs-v1-2025"]}, "bad-input"),
     ("model.info", {"model": ["x"]}, "bad-input"),
     ("model.info", None, "bad-input"),
     ("model.get", {"model": "Qm"}, "unknown-model"),

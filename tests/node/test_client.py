@@ -109,6 +109,7 @@ def test_every_operation_reaches_its_method(open_door, tmp_path, monkeypatch):
             "anyway": False,
         }
         assert client.add_model("folder", anyway=True)["anyway"] is True
+        assert client.add_model("folder", cid_profile="unixfs-v0-2015")["cid_profile"] == "unixfs-v0-2015"
         assert client.get_model("m") == {"method": "model.get", "model": "m", "name": None}
         assert client.remove_model("m") == {"method": "model.rm", "model": "m"}
         assert client.pin_model("m") == {"method": "pin.add", "model": "m"}

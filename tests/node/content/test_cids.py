@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ipfs_accel_node.node.content.cid import DAG_PB, RAW, format_cid, make_cid, matches, parse_cid, parts
-from ipfs_accel_node.node.content.importer import CHUNK, import_folder
+from ipfs_accel_node.node.content.importer import import_folder
+from ipfs_accel_node.node.content.profiles import DEFAULT
 from ipfs_accel_node.protocols.errors import AccelError
 
 MIB = 1 << 20
@@ -65,7 +66,7 @@ def test_folders_have_the_cids_that_others_give_them(tmp_path, sizes, cid):
 )
 def test_files_around_the_width_of_a_node(tmp_path, chunks, cid):
     with (tmp_path / "zeros").open("wb") as file:
-        file.truncate(chunks * CHUNK)
+        file.truncate(chunks * DEFAULT.chunk)
     assert format_cid(import_folder(tmp_path).root) == cid
 
 
