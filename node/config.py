@@ -29,6 +29,8 @@ _DATA_DIR_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}DATA_DIR"
 CLIENT_VARIABLES: Final = ("NODE", "CLIENT_TOKEN")
 DEFAULT_PORT: Final = 4011
 _MAX_SOCKET_PATH: Final = 104
+#: Settings that are shown nowhere.
+SECRET: Final = ("join", "kubo_auth")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -45,6 +47,7 @@ class Paths:
         self.content = data_dir / "content"
         self.pins = data_dir / "pins"
         self.cache = data_dir / "cache"
+        self.published = data_dir / "published.json"
         self.downloads = data_dir / "downloads"
         self.toml = data_dir / "config.toml"
         self.client_certificate = data_dir / "client-door.pem"
@@ -94,14 +97,18 @@ class Config:
     log_level: str
     log_json: bool
     listen_clients: HostPort | None
+    kubo: str | None
+    kubo_auth: str | None
+    kubo_publish: bool
+    gateways: tuple[str, ...]
 
     @cached_property
     def paths(self) -> Paths:
         return Paths(self.data_dir)
 
     def as_dict(self) -> dict[str, Any]:
-        """For showing; the join token is left out, as it holds the cluster's key."""
-        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "join"}
+        """For showing, without what is secret: the join token holds the cluster's key."""
+        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in SECRET}
         return {name: plain(value) for name, value in shown.items()}
 
 
@@ -214,7 +221,8 @@ def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
     try:
         return read(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise AccelError(ErrorCode.BAD_CONFIG, f"{source}: {error}", f"Its value was {value!r}.") from None
+        shown = "" if read is values.authorization else f"Its value was {value!r}."
+        raise AccelError(ErrorCode.BAD_CONFIG, f"{source}: {error}", shown) from None
 
 
 def _check_environment() -> None:
@@ -288,6 +296,10 @@ _SETTINGS: Final = {
     "log_level": _Setting(values.one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(values.switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(values.host_port, lambda: None, "--listen-clients", "listen_clients"),
+    "kubo": _Setting(values.kubo, lambda: None, "--kubo", "kubo"),
+    "kubo_auth": _Setting(values.authorization, lambda: None, "kubo_auth", "kubo_auth"),
+    "kubo_publish": _Setting(values.switch, lambda: False, "--kubo-publish", "kubo_publish"),
+    "gateways": _Setting(values.gateways, tuple, "--gateway", "gateways"),
 }
 #: The settings by the names that `Config` has for them; a flag of `start` goes by the same.
 FIELDS: Final = tuple(_SETTINGS)
