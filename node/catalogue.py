@@ -22,7 +22,7 @@ from .content import names
 from .content.car_source import import_car
 from .content.cid import format_cid
 from .content.collection import DerivedForms, cannot_fit, oldest_first
-from .content.fetch import Fetcher, FetchReport
+from .content.fetch import BlockSource, Fetcher, FetchReport
 from .content.outside import Outside, OutsideSource
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
@@ -192,7 +192,7 @@ class Catalogue:
         """
         peers = await self._sources(model)
         try:
-            first = peers if peers and model.holders else [*peers, *outside]
+            first: Sequence[BlockSource] = peers if peers and model.holders else [*peers, *outside]
             try:
                 return await self._fetcher.fetch(model.cid, first, name=name, progress=progress)
             except AccelError as error:
