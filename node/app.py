@@ -20,12 +20,14 @@ from .api.local import LocalDoor, serve_socket
 from .api.operations import Operations
 from .api.peer import PeerDoor
 from .api.pins import PinOperations
+from .api.publishing import PublishingOperations
 from .api.repo import RepoOperations
 from .api.tls import TlsDoor
 from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue, open_store
 from .config import Config
+from .content.outside import Outside
 from .content.store import ModelStore, StoreLock
 from .dispatch import Dispatcher
 from .identity_card import IdentityCard
@@ -33,6 +35,7 @@ from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
 from .pinning.cluster import ClusterPins
+from .publishing import Publisher
 from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
 from .storekeeping import Storekeeper
@@ -90,6 +93,7 @@ class Node:
     tls: TlsDoor
     peer_door: PeerDoor
     pins: ClusterPins
+    publisher: Publisher
 
     @property
     def running_jobs(self) -> int:
@@ -121,6 +125,7 @@ async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
     if config.listen_clients is not None:
         await nursery.start(partial(node.tls.serve, config.listen_clients, node.door))
     nursery.start_soon(node.advertiser.run)
+    nursery.start_soon(node.publisher.run)
     nursery.start_soon(node.pins.run)
     teller.ready(_ready_facts(config, node, key))
     if bootstrap:
@@ -149,7 +154,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         read_block=partial(_read_block, store),
         on_link=teller.linked,
     )
-    catalogue = Catalogue(store, serving, mesh, changes.tell)
+    catalogue = Catalogue(store, serving, mesh, changes.tell, Outside(config.kubo, config.kubo_auth, config.gateways))
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
     dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
@@ -160,9 +165,14 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     peer_door.calls.update(pins.exchange.calls())
     pinning = PinOperations(card, catalogue, pins.book, pins.members, pins.keeper)
     tls = TlsDoor(config.paths)
-    parts = operations.by_name() | repo.by_name() | pinning.by_name()
+    publisher = Publisher(config, store, catalogue)
+    publishing = PublishingOperations(publisher)
+    parts = operations.by_name() | repo.by_name() | pinning.by_name() | publishing.by_name()
     door = LocalDoor(dispatcher, {**parts, "client-token": tls.token})
-    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door, pins)
+    return Node(
+        availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door, pins,
+        publisher,
+    )  # fmt: skip
 
 
 class _Changes:

@@ -75,6 +75,16 @@ class AsyncClientModels:
         """As for `Client`."""
         return dict(await self._operate("model.export", on_progress, model=model, path=str(absolute(path))))
 
+    async def publish_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        return dict(await self._operate("model.publish", on_progress, model=model))
+
+    async def unpublish_model(self, model: str) -> dict[str, Any]:
+        return dict(await self._operate("model.unpublish", model=model))
+
+    async def kubo(self, *, timeout: float | None = None) -> dict[str, Any] | None:
+        facts = await self._ask("kubo", timeout)
+        return None if facts is None else dict(facts)
+
     async def remove_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.rm", model=model))
 

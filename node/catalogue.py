@@ -6,7 +6,7 @@ Every path to a model's name, its files or its fetch goes through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from .content import names
 from .content.car_source import import_car
 from .content.cid import format_cid
 from .content.collection import DerivedForms, cannot_fit, oldest_first
-from .content.fetch import Fetcher, FetchReport
+from .content.fetch import BlockSource, Fetcher, FetchReport
+from .content.outside import Outside, OutsideSource
 from .content.profiles import DEFAULT, Profile
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int, str], None]
 _PROGRESS_EVERY_S = 0.1
+FetchProgress = Callable[[str, int, int], None]
+#: What the peers came to, that others may do better.
+_WORTH_LOOKING_OUTSIDE = frozenset({ErrorCode.CONTENT_NOT_FOUND, ErrorCode.CORRUPT_CONTENT})
 _LINK_GRACE_S = 10.0
 _LOOK_EVERY_S = 0.05
 
@@ -62,12 +66,22 @@ class KnownModel:
 class Catalogue:
     """Names, adds, fetches, lists and removes models. One of it a node."""
 
-    def __init__(self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        serving: ServingService,
+        mesh: Mesh,
+        on_change: Callable[[], None],
+        outside: Outside = Outside(),
+    ) -> None:
         self._store = store
         self._serving = serving
         self._mesh = mesh
         self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
+        self._outside = outside
+        #: Told of each model that was added here, not of those that were fetched.
+        self.on_added: Callable[[StoredModel], None] = lambda _: None
         self._verdicts: dict[bytes, Verdict] = {}
 
     def known(self) -> dict[bytes, KnownModel]:
@@ -161,6 +175,7 @@ class Catalogue:
         )
         stored = await trio.to_thread.run_sync(adding, abandon_on_cancel=False)
         self._arrived(stored)
+        self.on_added(stored)
         return stored
 
     async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
@@ -168,15 +183,36 @@ class Catalogue:
         model = self.known().get(cid) or KnownModel(cid)
         if model.here and not self.damaged(cid):
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        sources = await self._sources(model)
-        wanted = name or model.name or None
-        fetching = partial(self._fetcher.fetch, cid, sources, name=wanted)
+        wanted, progress = name or model.name or None, _without_note(on_progress)
+        may_leave = not (model.here and model.here.origin.gated)
+        outside = self._outside.sources() if may_leave else []
         try:
-            report = await fetching(progress=_without_note(on_progress))
+            report = await self._fetch(model, wanted, outside, progress)
         finally:
-            for source in sources:
+            for source in outside:
                 await source.aclose()
         return self._fetched(report)
+
+    async def _fetch(
+        self, model: KnownModel, name: str | None, outside: Sequence[OutsideSource], progress: FetchProgress
+    ) -> FetchReport:
+        """From the peers that say they have it; what nobody has, or they do not give, from outside as well.
+
+        Outside somebody learns what is asked for: while the cluster can, nobody there is asked.
+        """
+        peers = await self._sources(model)
+        try:
+            first: Sequence[BlockSource] = peers if peers and model.holders else [*peers, *outside]
+            try:
+                return await self._fetcher.fetch(model.cid, first, name=name, progress=progress)
+            except AccelError as error:
+                if first is not peers or not outside or error.code not in _WORTH_LOOKING_OUTSIDE:
+                    raise
+                log.info("%s is looked for outside the cluster: %s", format_cid(model.cid), error.message)
+            return await self._fetcher.fetch(model.cid, outside, name=name, progress=progress)
+        finally:
+            for source in peers:
+                await source.aclose()
 
     async def import_car(
         self, path: Path, name: str | None, *, root: bytes | None, origin: Origin, on_progress: OnProgress

@@ -131,6 +131,10 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen-clients", metavar="HOST:PORT", help="take clients from other machines too, over TLS (off)"
     )
+    parser.add_argument("--kubo", metavar="ADDR", help="the RPC of an IPFS daemon (/ip4/127.0.0.1/tcp/5001, a URL)")
+    parser.add_argument("--kubo-publish", action="store_true", default=None, help="give what is added here to it, too")
+    parser.add_argument("--gateway", dest="gateways", action="append", metavar="URL", help="an IPFS gateway for blocks")
+    parser.set_defaults(kubo_auth=None)  # a password does not belong where every process sees it
 
 
 def _add_client_token(commands: Any) -> None:

@@ -82,6 +82,19 @@ class ClientModels:
         """Writes a model of this node into a new CAR file on its machine, which IPFS programs read."""
         return dict(self._operate("model.export", on_progress, model=model, path=str(absolute(path))))
 
+    def publish_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        """Gives a model to the node's IPFS daemon and pins it there. Raises AccelError may-not-leave, kubo-…."""
+        return dict(self._operate("model.publish", on_progress, model=model))
+
+    def unpublish_model(self, model: str) -> dict[str, Any]:
+        """Unpins at the daemon what this node published."""
+        return dict(self._operate("model.unpublish", model=model))
+
+    def kubo(self, *, timeout: float | None = None) -> dict[str, Any] | None:
+        """The node's IPFS daemon: address, version, peer_id, error; None when it has none."""
+        facts = self._ask("kubo", timeout)
+        return None if facts is None else dict(facts)
+
     def remove_model(self, model: str) -> dict[str, Any]:
         return dict(self._operate("model.rm", model=model))
 

@@ -30,6 +30,8 @@ _DATA_DIR_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}DATA_DIR"
 CLIENT_VARIABLES: Final = ("NODE", "CLIENT_TOKEN")
 DEFAULT_PORT: Final = 4011
 _MAX_SOCKET_PATH: Final = 104
+#: Settings that are shown nowhere.
+SECRET: Final = ("join", "kubo_auth")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -46,6 +48,7 @@ class Paths:
         self.content = data_dir / "content"
         self.pins = data_dir / "pins"
         self.cache = data_dir / "cache"
+        self.published = data_dir / "published.json"
         self.downloads = data_dir / "downloads"
         self.toml = data_dir / "config.toml"
         self.client_certificate = data_dir / "client-door.pem"
@@ -96,14 +99,18 @@ class Config:
     log_json: bool
     listen_clients: HostPort | None
     cid_profile: str
+    kubo: str | None
+    kubo_auth: str | None
+    kubo_publish: bool
+    gateways: tuple[str, ...]
 
     @cached_property
     def paths(self) -> Paths:
         return Paths(self.data_dir)
 
     def as_dict(self) -> dict[str, Any]:
-        """For showing; the join token is left out, as it holds the cluster's key."""
-        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "join"}
+        """For showing, without what is secret: the join token holds the cluster's key."""
+        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in SECRET}
         return {name: plain(value) for name, value in shown.items()}
 
 
@@ -216,7 +223,8 @@ def _read(value: Any, source: str, read: Callable[[Any], Any]) -> Any:
     try:
         return read(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise AccelError(ErrorCode.BAD_CONFIG, f"{source}: {error}", f"Its value was {value!r}.") from None
+        shown = "" if read is values.authorization else f"Its value was {value!r}."
+        raise AccelError(ErrorCode.BAD_CONFIG, f"{source}: {error}", shown) from None
 
 
 def _check_environment() -> None:
@@ -291,6 +299,10 @@ _SETTINGS: Final = {
     "log_json": _Setting(values.switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(values.host_port, lambda: None, "--listen-clients", "listen_clients"),
     "cid_profile": _Setting(values.one_of(*PROFILES), lambda: DEFAULT.name, "--cid-profile", "cid_profile"),
+    "kubo": _Setting(values.kubo, lambda: None, "--kubo", "kubo"),
+    "kubo_auth": _Setting(values.authorization, lambda: None, "kubo_auth", "kubo_auth"),
+    "kubo_publish": _Setting(values.switch, lambda: False, "--kubo-publish", "kubo_publish"),
+    "gateways": _Setting(values.gateways, tuple, "--gateway", "gateways"),
 }
 #: The settings by the names that `Config` has for them; a flag of `start` goes by the same.
 FIELDS: Final = tuple(_SETTINGS)

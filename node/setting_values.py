@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from .content.kubo_address import parse_authorization, parse_kubo, parse_url
 from .tcp import HostPort
 
 _SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
@@ -116,3 +117,17 @@ def half_of_memory() -> int:
 
 def all_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def kubo(value: Any) -> str:
+    """The address of an IPFS daemon's RPC, as it was given."""
+    parse_kubo(str(value))
+    return str(value)
+
+
+def authorization(value: Any) -> str:
+    return parse_authorization(str(value))
+
+
+def gateways(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(parse_url(each) for each in texts(value)))

@@ -49,6 +49,12 @@ class ErrorCode(StrEnum):
     DISK_FULL = "disk-full"
     MODEL_IN_USE = "model-in-use"
     MODEL_PINNED = "model-pinned"
+    MAY_NOT_LEAVE = "may-not-leave"
+    # An IPFS daemon, and gateways.
+    KUBO_UNREACHABLE = "kubo-unreachable"
+    KUBO_REFUSED = "kubo-refused"
+    KUBO_FAILED = "kubo-failed"
+    GATEWAY_FAILED = "gateway-failed"
     # The node and its doors.
     NOT_RUNNING = "not-running"
     ALREADY_RUNNING = "already-running"

@@ -99,6 +99,8 @@ class Operations:
             "open": len(self._running),
             "memory": self._serving.memory(),
             "threads": self._config.threads,
+            "kubo": self._config.kubo,
+            "gateways": list(self._config.gateways),
         }
 
     async def peers(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...protocols.errors import AccelError, docs_of
 from ..config import Config, load
-from . import check_machine, check_node, check_software
+from . import check_kubo, check_machine, check_node, check_software
 from .check import Check
 from .output import console, print_json, progress, safe, table
 
@@ -47,6 +47,7 @@ def _all(options: argparse.Namespace) -> list[Check]:
         ("clock", lambda: [check_machine.clock(), configuration]),
     ]
     if config is not None:
+        looks.append(("IPFS daemon", partial(check_kubo.daemon, config)))
         looks.append(("node", partial(_configured, config)))
     return _look(looks, quiet=options.json or not sys.stderr.isatty() or not check_software.installed("rich"))
 

@@ -9,7 +9,7 @@ from typing import Any
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
 from ..client_requests import checked_timeout
-from . import panels
+from . import panels, publishing
 from .output import console, print_json, progress, safe, state_style
 from .parsing import called_as
 from .reaching import client_of
@@ -20,6 +20,7 @@ _NO_BACKENDS = "[dim]no backends: this node passes jobs on to its peers[/]"
 def status(options: argparse.Namespace) -> None:
     with client_of(options) as client:
         facts = client.status()
+        facts["kubo"] = client.kubo() if facts.get("kubo") else None
     if options.json:
         print_json(facts)
         return
@@ -31,6 +32,10 @@ def status(options: argparse.Namespace) -> None:
         out.print(panels.jobs(facts["running"], facts["open"]))
     for address in facts["addresses"]:
         out.print(f"[dim]{safe(address)}[/]", soft_wrap=True)
+    if facts["kubo"]:
+        out.print(publishing.line(facts["kubo"]), soft_wrap=True)
+    for gateway in facts.get("gateways", []):
+        out.print(f"[dim]gateway {safe(gateway)}[/]", soft_wrap=True)
     for failed in facts["unlinked"]:
         out.print(
             f"[yellow]not linked: {safe(panels.unlinked(failed))}[/] [dim]{safe(failed['code'])}[/]", soft_wrap=True

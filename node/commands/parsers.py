@@ -30,9 +30,15 @@ def add_models(commands: Any) -> None:
     get.add_argument("model", metavar="MODEL")
     get.add_argument("--name", help="what to call it here")
     _add_car(models)
+    publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
+                  "model publish minilm")  # fmt: skip
+    publish.add_argument("model", metavar="MODEL")
+    unpublish = add(models, "unpublish", "publishing:unpublish", "unpin at the IPFS daemon what was published",
+                    "model unpublish minilm")  # fmt: skip
+    unpublish.add_argument("model", metavar="MODEL")
     remove = add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
-    for each in (listing, info, get, remove):
+    for each in (listing, info, get, publish, unpublish, remove):
         elsewhere(each)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from .. import config
 from .output import console, print_json, safe, table
 
-#: What is not shown: the join token holds the cluster's key.
-_SECRET = {"join": "(a token, not shown)"}
+#: What is not shown: the join token holds the cluster's key, and the other lets one in at the IPFS daemon.
+_SECRET = {"join": "(a token, not shown)", "kubo_auth": "(set, not shown)"}
 #: What stands for a setting that nobody made, where there is a word for it.
 _UNSET = {"backends": "auto"}
 

@@ -46,6 +46,14 @@ def export_file(root: Path, cid: bytes, target: Path, progress: OnProgress = lam
 
 def export_stream(root: Path, cid: bytes, out: BinaryIO, progress: OnProgress = lambda *_: None) -> int:
     """As `export_file`, into a stream. An exception out of `progress` ("exporting", done bytes, total) stops it."""
+    written = 0
+    for piece in pieces(root, cid, progress):
+        written += out.write(piece)
+    return written
+
+
+def pieces(root: Path, cid: bytes, progress: OnProgress = lambda *_: None) -> Iterator[bytes]:
+    """The CAR of a model in its parts, a block each. Raises AccelError model-not-here, corrupt-content."""
     layout = Layout(root)
     contents = layout.read_contents(cid) if layout.contents(cid).exists() else None
     if contents is None:
@@ -54,13 +62,13 @@ def export_stream(root: Path, cid: bytes, out: BinaryIO, progress: OnProgress = 
             ErrorCode.MODEL_NOT_HERE, f"{called} is not on this node", f"Fetch it: ipfs-accel-node model get {called}"
         )
     total = contents.size + sum(map(len, contents.nodes.values()))
-    written, done = out.write(encode_header([cid])), 0
+    yield encode_header([cid])
+    done = 0
     for each, block in _blocks(contents, layout.model(cid)):
-        written += out.write(encode_section(each, block))
+        yield encode_section(each, block)
         done += len(block)
         progress("exporting", min(done, total), total)
     progress("exporting", total, total)
-    return written
 
 
 def _blocks(contents: Contents, folder: Path) -> Iterator[tuple[bytes, bytes]]:

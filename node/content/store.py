@@ -25,7 +25,7 @@ from typing import Final
 
 from ...protocols.errors import AccelError, ErrorCode
 from . import names
-from .car_export import export_file
+from .car_export import export_file, pieces
 from .cid import format_cid
 from .collection import DerivedForms, Room, cannot_fit, folder_size, oldest_first
 from .contents import Contents
@@ -103,6 +103,10 @@ class ModelStore:
     def export(self, cid: bytes, target: Path, progress: OnProgress = lambda *_: None) -> int:
         """Writes a model into a new CAR file; see `car_export.export_file`."""
         return export_file(self._layout.root, cid, target, progress)
+
+    def car(self, cid: bytes, progress: OnProgress = lambda *_: None) -> Iterator[bytes]:
+        """The same in parts, a block each; see `car_export.pieces`."""
+        return pieces(self._layout.root, cid, progress)
 
     def room(self) -> Room:
         """What there is and what is taken."""

@@ -182,7 +182,9 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         "BACKENDS": "cpu,openvino", "THREADS": "3", "MEMORY": "8G", "PRECISION": "bf16", "NAME": "desk",
         "LISTEN": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2", "PEERS": peer, "JOIN": "ian1x", "MDNS": "off",
         "LOG_LEVEL": "debug", "LOG_JSON": "yes", "LISTEN_CLIENTS": "[::]:4012",
-        "DISK_LIMIT": "90G", "PIN_GRACE": "45", "CID_PROFILE": "unixfs-v0-2015",
+        "CID_PROFILE": "unixfs-v0-2015",
+        "DISK_LIMIT": "90G", "KUBO": "/ip4/127.0.0.1/tcp/5001", "KUBO_AUTH": "Bearer x", "KUBO_PUBLISH": "1",
+        "GATEWAYS": "https://a.example/, http://b.example:8080", "PIN_GRACE": "45",
     }  # fmt: skip
     for key, value in given.items():
         monkeypatch.setenv(f"IPFS_ACCEL_{key}", value)
@@ -202,6 +204,10 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         log_json=True,
         listen_clients=HostPort("::", 4012),
         disk_limit=90 << 30,
+        kubo="/ip4/127.0.0.1/tcp/5001",
+        kubo_auth="Bearer x",
+        kubo_publish=True,
+        gateways=("https://a.example", "http://b.example:8080"),
         pin_grace_s=45.0,
         cid_profile="unixfs-v0-2015",
     )
