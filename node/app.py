@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import trio
 
+from ..protocols.bulk import FEATURE
 from ..protocols.errors import AccelError
 from ..protocols.sealing import decode_token, encode_token
 from .advertising import Advertiser
@@ -22,6 +23,8 @@ from .api.peer import PeerDoor
 from .api.repo import RepoOperations
 from .api.tls import TlsDoor
 from .availability import Availability
+from .bulk.door import BulkDoor
+from .bulk.process import BulkProcess
 from .candidates import CandidateBook
 from .catalogue import Catalogue, open_store
 from .config import Config
@@ -78,6 +81,7 @@ class Node:
     """The parts of a running node that act together."""
 
     availability: Availability
+    bulk: BulkProcess
     mesh: Mesh
     serving: ServingService
     catalogue: Catalogue
@@ -111,6 +115,7 @@ async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
     key, bootstrap = _cluster_of(config)
     own = identity.load_or_create(config.paths.identity)
     node = _build(config, own, key, bootstrap, teller)
+    await nursery.start(node.bulk.run)
     await nursery.start(node.mesh.run)
     await nursery.start(node.serving.run)
     node.catalogue.warm_all()
@@ -137,15 +142,16 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         on_change=changes.tell,
     )
     peer_door = PeerDoor(card, serving, availability, running)
+    bulk = BulkProcess(config.paths.content, config.listen)
     mesh = Mesh(
-        MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses),
+        MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses, (FEATURE,)),
         own,
         key,
-        handler_for=lambda _peer_id: peer_door,
+        handler_for=lambda peer_id: BulkDoor(peer_id, bulk, lambda: mesh.addresses, peer_door),
         read_block=partial(_read_block, store),
         on_link=teller.linked,
     )
-    catalogue = Catalogue(store, serving, mesh, changes.tell)
+    catalogue = Catalogue(store, serving, mesh, bulk, changes.tell)
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
     dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
@@ -154,7 +160,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     repo = RepoOperations(Storekeeper(store, catalogue), catalogue)
     tls = TlsDoor(config.paths)
     door = LocalDoor(dispatcher, {**operations.by_name(), **repo.by_name(), "client-token": tls.token})
-    return Node(availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door)
+    return Node(availability, bulk, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door)
 
 
 class _Changes:

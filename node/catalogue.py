@@ -16,7 +16,10 @@ from typing import Any
 import trio
 
 from ..backends.conversion import derived_prefix
+from ..protocols.bulk import FEATURE, METHOD, Ticket, TicketRequest
 from ..protocols.errors import AccelError, ErrorCode
+from .bulk.peer import ClosingSource, DirectPeer
+from .bulk.process import BulkProcess
 from .config import Paths
 from .content import names
 from .content.cid import format_cid
@@ -34,6 +37,10 @@ OnProgress = Callable[[str, int, int, str], None]
 _PROGRESS_EVERY_S = 0.1
 _LINK_GRACE_S = 10.0
 _LOOK_EVERY_S = 0.05
+#: Less than this is over before a bulk connection is open.
+_BULK_BYTES = 8 << 20
+#: The peer may have to start a process first.
+_TICKET_DEADLINE_S = 25.0
 
 
 def open_store(paths: Paths, limit: int | None = None) -> ModelStore:
@@ -60,10 +67,18 @@ class KnownModel:
 class Catalogue:
     """Names, adds, fetches, lists and removes models. One of it a node."""
 
-    def __init__(self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        serving: ServingService,
+        mesh: Mesh,
+        bulk: BulkProcess,
+        on_change: Callable[[], None],
+    ) -> None:
         self._store = store
         self._serving = serving
         self._mesh = mesh
+        self._bulk = bulk
         self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
         self._verdicts: dict[bytes, Verdict] = {}
@@ -254,13 +269,25 @@ class Catalogue:
             self._serving.want(stored.cid_bytes, task)
         self._on_change()
 
-    async def _sources(self, model: KnownModel) -> list[PeerBlocks]:
+    async def _sources(self, model: KnownModel) -> list[ClosingSource]:
         """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked."""
         with trio.move_on_after(_LINK_GRACE_S):
             while not (sources := self._mesh.block_sources(model.holders or self._linked())) and model.holders:
                 await trio.sleep(_LOOK_EVERY_S)
-            return sources
+            return [self._directly(model, source) for source in sources]
         return []
+
+    def _directly(self, model: KnownModel, blocks: PeerBlocks) -> ClosingSource:
+        """The peer with its bulk connection, where it has one and the model is worth it."""
+        link = self._mesh.link(blocks.name)
+        if model.size < _BULK_BYTES or link is None or FEATURE not in link.facts.features:
+            return blocks
+
+        async def ask(key: bytes) -> Ticket:
+            asked = TicketRequest(model.cid, key).arguments()
+            return Ticket.parse(await link.channel.call(METHOD, asked, timeout=_TICKET_DEADLINE_S))
+
+        return DirectPeer(blocks, self._bulk, ask, self._mesh.directory.moved)
 
     def _linked(self) -> Iterable[str]:
         return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]

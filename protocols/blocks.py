@@ -98,6 +98,18 @@ class BlockAsker:
         """Whether part of a block, or of its frame, has come and the rest has not."""
         return self._block is not None or bool(self._head)
 
+    @property
+    def space(self) -> memoryview | None:
+        """Where the next raw bytes belong while a block is on its way: read into it, and say so with `filled`."""
+        return None if self._block is None else memoryview(self._block)[self._filled :]
+
+    def filled(self, count: int) -> list[BlockEvent]:
+        """So many bytes were read into `space`."""
+        events: list[BlockEvent] = []
+        self._filled += count
+        self._end_block(events)
+        return events
+
     def want(self, cids: Sequence[bytes]) -> bytes:
         self._waiting.extend(cids)
         return b"".join(encode(_WANT, 0, list(cids[at : at + MAX_WANT])) for at in range(0, len(cids), MAX_WANT))
@@ -118,10 +130,13 @@ class BlockAsker:
         part = view[: len(block) - self._filled]
         block[self._filled : self._filled + len(part)] = part
         self._filled += len(part)
-        if self._filled == len(block):
-            events.append(BlockReceived(self._cid, bytes(block)))
-            self._block = None
+        self._end_block(events)
         return view[len(part) :]
+
+    def _end_block(self, events: list[BlockEvent]) -> None:
+        if self._block is not None and self._filled == len(self._block):
+            events.append(BlockReceived(self._cid, bytes(self._block)))
+            self._block = None
 
     def _take_frame(self, view: memoryview, events: list[BlockEvent]) -> memoryview:
         """Takes one frame off the front, or keeps what there is of it."""

@@ -13,11 +13,12 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import trio
 
 from ...protocols.errors import AccelError, ErrorCode
+from .orders import Order, Outcome
 from .shares import Answer, Shares
 from .unixfs import MAX_BLOCK
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Deliver = Callable[[bytes, bytes | None], Awaitable[None]]
+#: Told (CID, outcome, bytes of the block) of each order that a source wrote itself, or could not.
+Settled = Callable[[bytes, Outcome, int], None]
 
 #: A source is dropped when no whole block of it comes for so long; 1 MiB in that time is 35 KB/s.
 SILENCE_S: Final = 30.0
@@ -51,6 +54,28 @@ class BlockSource(Protocol):
         ...
 
 
+@runtime_checkable
+class WritingSource(BlockSource, Protocol):
+    """One that can also write blocks where they belong, so that they need not pass through here."""
+
+    async def write(self, orders: Sequence[Order], settled: Settled) -> bool:
+        """Calls `settled` for each, in order. False when it has no way to do so now, and asked for none.
+
+        Raises:
+            AccelError: the source is lost.
+            FetchEndsError: no source's blocks can be written.
+        """
+        ...
+
+
+class FetchEndsError(Exception):
+    """What goes wrong with every source alike, as `error`."""
+
+    def __init__(self, error: AccelError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Work(Protocol):
     """Blocks to get, numbered; `keep` runs in threads, several at once."""
 
@@ -60,6 +85,10 @@ class Work(Protocol):
 
     def keep(self, block: int, data: bytes) -> bool:
         """Checks and keeps a block; False when it is not what its CID says. Raises AccelError to end everything."""
+        ...
+
+    def order(self, block: int) -> Order | None:
+        """The block for a source to write itself; None where it has to come here."""
         ...
 
     def kept(self, block: int) -> None:
@@ -181,7 +210,10 @@ class Exchange:
         peer.asking = trio.CancelScope(deadline=trio.current_time() + SILENCE_S)
         try:
             with peer.asking:
-                await peer.source.fetch(list(numbers), deliver)
+                if rest := await self._write(peer, work, numbers):
+                    await peer.source.fetch(rest, deliver)
+        except FetchEndsError as error:
+            self._fail(error.error)
         except AccelError as error:
             return f"{error.message} [{error.code}]"
         except Exception as error:  # a source that fails in a way of its own must not end the others
@@ -190,6 +222,34 @@ class Exchange:
         if peer.asking.cancelled_caught:
             self._drop(peer, f"it was silent for {SILENCE_S:g} s")
         return ""
+
+    async def _write(self, peer: _Peer, work: Work, numbers: dict[bytes, int]) -> list[bytes]:
+        """Lets the source write what it can; the CIDs that it has to be asked for otherwise."""
+        cids = list(numbers)
+        if not isinstance(peer.source, WritingSource):
+            return cids
+        orders = {cid: order for cid in cids if (order := work.order(numbers[cid])) is not None}
+
+        def settled(cid: bytes, outcome: Outcome, size: int) -> None:
+            self._written(peer, work, numbers[cid], outcome, size)
+
+        if not orders or not await peer.source.write(list(orders.values()), settled):
+            return cids
+        return [cid for cid in cids if cid not in orders]
+
+    def _written(self, peer: _Peer, work: Work, block: int, outcome: Outcome, size: int) -> None:
+        """What `_deliver` and `_settle` do, for a block that was checked and written already."""
+        now = trio.current_time()
+        peer.asking.deadline = now + SILENCE_S
+        answer = work.shares.answered(peer.name, block, now, present=outcome is not Outcome.MISSING)
+        if outcome is Outcome.MISSING:
+            self._note_gap(peer)
+        elif answer is Answer.WELCOME:
+            self._settle(peer, work, block, size, sound=outcome is Outcome.KEPT)
+        elif outcome is Outcome.WRONG:
+            self._note_lie(peer, size)
+        else:
+            self.surplus += size
 
     async def _deliver(self, peer: _Peer, work: Work, block: int, data: bytes | None) -> None:
         now = trio.current_time()
@@ -216,27 +276,32 @@ class Exchange:
             try:
                 sound = await trio.to_thread.run_sync(landed.work.keep, landed.block, landed.data)
             except AccelError as error:
-                self._failure = self._failure or error
-                self._wake()
+                self._fail(error)
                 continue
-            self._settle(landed, sound=sound)
+            self._settle(landed.peer, landed.work, landed.block, len(landed.data), sound=sound)
 
-    def _settle(self, landed: _Landed, *, sound: bool) -> None:
-        peer, shares = landed.peer, landed.work.shares
-        shares.settled(landed.block, sound=sound)
+    def _settle(self, peer: _Peer, work: Work, block: int, size: int, *, sound: bool) -> None:
+        work.shares.settled(block, sound=sound)
         if sound:
             peer.strikes = 0
             peer.delivered += 1
-            self.by_source[peer.name] += len(landed.data)
-            landed.work.kept(landed.block)
+            self.by_source[peer.name] += size
+            work.kept(block)
         else:
-            self._lied = True
-            self.surplus += len(landed.data)
-            self._drop(peer, "it sent a block that is not what its CID says")
-        if not sound or not shares.left:
+            self._note_lie(peer, size)
+        if not sound or not work.shares.left:
             self._wake()
 
+    def _fail(self, error: AccelError) -> None:
+        self._failure = self._failure or error
+        self._wake()
+
     # --- what became of a source
+
+    def _note_lie(self, peer: _Peer, size: int) -> None:
+        self._lied = True
+        self.surplus += size
+        self._drop(peer, "it sent a block that is not what its CID says")
 
     def _note_gap(self, peer: _Peer) -> None:
         peer.gaps += 1

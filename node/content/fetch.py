@@ -232,6 +232,9 @@ class _Nodes:
             self._walk.add(self._wanted[block], data)
         return True
 
+    def order(self, block: int) -> None:
+        """The walk needs them here."""
+
     def kept(self, block: int) -> None:
         pass
 
@@ -247,6 +250,7 @@ class _Leaves:
         self._progress = progress
         self.cid = places.cid
         self.keep = places.keep
+        self.order = places.order
         progress.tell("fetching", done, self._total)
 
     def kept(self, block: int) -> None:

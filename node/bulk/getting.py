@@ -1,0 +1,139 @@
+"""The asking end: a connection to a peer, one batch of orders at a time, each block checked and written as it comes."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from ...protocols.blocks import BlockAsker, BlockMissing, BlockReceived, BlocksRefused
+from ...protocols.bulk import MAX_OPENING, Ticket, WelcomeReader, opening
+from ...protocols.errors import AccelError, ErrorCode
+from ..content.orders import Order, Outcome
+from .keys import BulkKeys, client_context, fingerprint_of
+from .sockets import OPENING_DEADLINE_S, SILENCE_S, coded, end, interrupt, prepare, receive_before
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[Outcome, int], None]
+
+_READ_SIZE: Final = 1 << 16
+
+
+class BulkConnection:
+    """To one peer. `close` may come from another thread, in the middle of anything."""
+
+    def __init__(self, stream: ssl.SSLSocket) -> None:
+        self._stream = stream
+        self._asker = BlockAsker()
+        self._busy = threading.Lock()
+        self._buffer = bytearray(_READ_SIZE)
+
+    @classmethod
+    def open(cls, ticket: Ticket, keys: BulkKeys) -> BulkConnection:
+        """Tries the ticket's addresses until one answers with its certificate.
+
+        Raises:
+            AccelError: wrong-certificate, peer-lost, peer-silent, and what the peer refused.
+        """
+        deadline = time.monotonic() + OPENING_DEADLINE_S
+        failure = AccelError(ErrorCode.PEER_LOST, "it gave no address")
+        for host, port in ticket.addresses:
+            try:
+                with coded():
+                    return cls(_connected(host, port, ticket, keys, deadline))
+            except AccelError as error:
+                failure = AccelError(error.code, f"{host}:{port}: {error.message}")
+            if time.monotonic() >= deadline:
+                break
+        raise failure
+
+    def close(self) -> None:
+        interrupt(self._stream)
+        with self._busy:
+            end(self._stream)
+
+    def get(self, orders: Sequence[Order], tell: Tell) -> None:
+        """Tells (outcome, bytes of the block) of each order, in that order.
+
+        Raises:
+            AccelError: peer-lost, peer-silent, protocol-error, or what the peer refused; hostile-content, disk-full
+                and the like, which are not the peer's.
+        """
+        with self._busy:
+            waiting = deque(orders)
+            with coded():
+                self._stream.settimeout(SILENCE_S)
+                self._stream.sendall(self._asker.want([order.cid for order in orders]))
+            while waiting:
+                with coded():
+                    events = self._receive()
+                for event in events:
+                    match event:
+                        case BlockReceived(_, block):
+                            tell(waiting.popleft().keep(block), len(block))
+                        case BlockMissing():
+                            waiting.popleft()
+                            tell(Outcome.MISSING, 0)
+                        case BlocksRefused(code, message):
+                            raise AccelError(code, message)
+
+    def _receive(self) -> Iterable[BlockReceived | BlockMissing | BlocksRefused]:
+        """Reads straight into the block that is on its way, where there is one."""
+        space = self._asker.space
+        count = self._stream.recv_into(self._buffer if space is None else space)
+        if not count:
+            raise ConnectionResetError("it hung up")
+        return self._asker.receive(bytes(self._buffer[:count])) if space is None else self._asker.filled(count)
+
+
+def _connected(host: str, port: int, ticket: Ticket, keys: BulkKeys, deadline: float) -> ssl.SSLSocket:
+    """A connection that was let in; nothing is sent to another certificate than the ticket's."""
+    plain = socket.create_connection((host, port), max((deadline - time.monotonic()) / 2, 0.1))
+    stream: socket.socket = plain
+    try:
+        prepare(plain)
+        plain.settimeout(max(deadline - time.monotonic(), 0.1))
+        stream = tls = client_context().wrap_socket(plain)
+        if fingerprint_of(tls.getpeercert(binary_form=True) or b"") != ticket.fingerprint:
+            raise AccelError(ErrorCode.WRONG_CERTIFICATE, "somebody else answers there")
+        tls.sendall(opening(ticket.secret, keys.sign(ticket.secret, ticket.fingerprint)))
+        reader = WelcomeReader()
+        while not reader.welcomed:
+            reader.receive(receive_before(tls, MAX_OPENING, deadline))
+        return tls
+    except BaseException:
+        end(stream)
+        raise
+
+
+class Connections:
+    """Those that the node opened, by the number it gave them."""
+
+    def __init__(self, keys: BulkKeys) -> None:
+        self._keys = keys
+        self._open: dict[int, BulkConnection] = {}
+        self._lock = threading.Lock()
+
+    def open(self, number: int, ticket: Ticket) -> None:
+        connection = BulkConnection.open(ticket, self._keys)
+        with self._lock:
+            self._open[number] = connection
+
+    def get(self, number: int, orders: Sequence[Order], tell: Tell) -> None:
+        with self._lock:
+            connection = self._open.get(number)
+        if connection is None:
+            raise AccelError(ErrorCode.PEER_LOST, "this connection is closed")
+        connection.get(orders, tell)
+
+    def close(self, number: int) -> None:
+        with self._lock:
+            connection = self._open.pop(number, None)
+        if connection is not None:
+            connection.close()
