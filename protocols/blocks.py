@@ -29,8 +29,10 @@ _WANT, _BLOCK, _MISSING, _REFUSED = 32, 33, 34, 35
 
 @dataclass(frozen=True, slots=True)
 class BlockReceived:
+    """`data` of an asker with `reuse` is good until the next bytes come."""
+
     cid: bytes
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,13 @@ class BlockAnswerer:
 class BlockAsker:
     """The asking side. Answers must come in the order asked; one block is buffered at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reuse: bool = False) -> None:
+        """`reuse` puts each block where the one before it was, which spares a copy and the making of room."""
         self._waiting: deque[bytes] = deque()
         self._head = bytearray()
         self._cid = b""
-        self._block: bytearray | None = None
+        self._room = memoryview(bytearray(MAX_BLOCK)) if reuse else None
+        self._block: memoryview | None = None
         self._filled = 0
 
     @property
@@ -101,13 +105,13 @@ class BlockAsker:
     @property
     def space(self) -> memoryview | None:
         """Where the next raw bytes belong while a block is on its way: read into it, and say so with `filled`."""
-        return None if self._block is None else memoryview(self._block)[self._filled :]
+        return None if self._block is None else self._block[self._filled :]
 
     def filled(self, count: int) -> list[BlockEvent]:
         """So many bytes were read into `space`."""
         events: list[BlockEvent] = []
         self._filled += count
-        self._end_block(events)
+        self._end_block(events, reuse=self._room is not None)
         return events
 
     def want(self, cids: Sequence[bytes]) -> bytes:
@@ -130,12 +134,12 @@ class BlockAsker:
         part = view[: len(block) - self._filled]
         block[self._filled : self._filled + len(part)] = part
         self._filled += len(part)
-        self._end_block(events)
+        self._end_block(events, reuse=False)  # others may follow in the same bytes
         return view[len(part) :]
 
-    def _end_block(self, events: list[BlockEvent]) -> None:
+    def _end_block(self, events: list[BlockEvent], *, reuse: bool) -> None:
         if self._block is not None and self._filled == len(self._block):
-            events.append(BlockReceived(self._cid, bytes(self._block)))
+            events.append(BlockReceived(self._cid, self._block if reuse else bytes(self._block)))
             self._block = None
 
     def _take_frame(self, view: memoryview, events: list[BlockEvent]) -> memoryview:
@@ -161,7 +165,8 @@ class BlockAsker:
                 self._expect(cid)
                 if not 0 <= length <= MAX_BLOCK:
                     raise ProtocolError(f"a block announces {length} bytes")
-                self._cid, self._block, self._filled = cid, bytearray(length), 0
+                room = memoryview(bytearray(length)) if self._room is None else self._room
+                self._cid, self._block, self._filled = cid, room[:length], 0
                 self._fill(memoryview(b""), events)
             case (34, (bytes() as cid, *_)):
                 self._expect(cid)

@@ -8,10 +8,10 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
-from ...protocols.blocks import BlockAsker, BlockMissing, BlockReceived, BlocksRefused
+from ...protocols.blocks import BlockAsker, BlockEvent, BlockMissing, BlockReceived, BlocksRefused
 from ...protocols.bulk import MAX_OPENING, Ticket, WelcomeReader, opening
 from ...protocols.errors import AccelError, ErrorCode
 from ..content.orders import Order, Outcome
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 Tell = Callable[[Outcome, int], None]
 
-_READ_SIZE: Final = 1 << 16
+T = TypeVar("T", bytes, int)
+
+#: Little, as what is read with a frame is copied.
+_FRAME_READ: Final = 4096
 
 
 class BulkConnection:
@@ -30,9 +33,8 @@ class BulkConnection:
 
     def __init__(self, stream: ssl.SSLSocket) -> None:
         self._stream = stream
-        self._asker = BlockAsker()
+        self._asker = BlockAsker(reuse=True)
         self._busy = threading.Lock()
-        self._buffer = bytearray(_READ_SIZE)
 
     @classmethod
     def open(cls, ticket: Ticket, keys: BulkKeys) -> BulkConnection:
@@ -83,13 +85,22 @@ class BulkConnection:
                         case BlocksRefused(code, message):
                             raise AccelError(code, message)
 
-    def _receive(self) -> Iterable[BlockReceived | BlockMissing | BlocksRefused]:
-        """Reads straight into the block that is on its way, where there is one."""
+    def _receive(self) -> list[BlockEvent]:
+        """Reads the rest of the block that is on its way, straight into its place; or a frame."""
         space = self._asker.space
-        count = self._stream.recv_into(self._buffer if space is None else space)
-        if not count:
+        if space is None:
+            return self._asker.receive(self._some(self._stream.recv(_FRAME_READ)))
+        read, size = self._stream.recv_into, len(space)
+        filled = 0
+        while filled < size:
+            filled += self._some(read(space[filled:]))
+        return self._asker.filled(size)
+
+    @staticmethod
+    def _some(received: T) -> T:
+        if not received:
             raise ConnectionResetError("it hung up")
-        return self._asker.receive(bytes(self._buffer[:count])) if space is None else self._asker.filled(count)
+        return received
 
 
 def _connected(host: str, port: int, ticket: Ticket, keys: BulkKeys, deadline: float) -> ssl.SSLSocket:

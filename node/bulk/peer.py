@@ -81,6 +81,7 @@ class DirectPeer:
         if self._connection is None and not self._given_up:
             try:
                 self._connection = await self._bulk.connect(self._ask)
+                log.info("a bulk connection with %s is open", self.name)
             except AccelError as error:
                 log.warning("no bulk connection with %s, libp2p is used: %s", self.name, error)
                 self._given_up = error.code != ErrorCode.WORKER_DIED

@@ -20,6 +20,7 @@ import trio
 from ...protocols.errors import AccelError, ErrorCode
 from .orders import Order, Outcome
 from .shares import Answer, Shares
+from .standing import Fault
 from .unixfs import MAX_BLOCK
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ class Exchange:
         self._queue, self._queued = trio.open_memory_channel[_Landed](_QUEUED_BLOCKS)
         self.by_source: Counter[str] = Counter()
         self.surplus = 0
+        #: Sources that were dropped, and how badly they behaved.
+        self.faults: dict[str, Fault] = {}
 
     async def run(self, use: Callable[[], Awaitable[T]]) -> T:
         """Runs `use`, which calls `get`, while the sources are at its disposal. Raises what `use` raises."""
@@ -153,9 +156,9 @@ class Exchange:
         return outcome[0]
 
     def anew(self, sources: Sequence[BlockSource]) -> Exchange:
-        """An exchange with all sources again, that goes on counting."""
+        """An exchange with these sources, that goes on counting."""
         other = Exchange(sources)
-        other.by_source, other.surplus = self.by_source, self.surplus
+        other.by_source, other.surplus, other.faults = self.by_source, self.surplus, self.faults
         return other
 
     async def get(self, work: Work) -> None:
@@ -256,7 +259,7 @@ class Exchange:
         too_large = data is not None and len(data) > MAX_BLOCK
         answer = Answer.UNASKED if too_large else work.shares.answered(peer.name, block, now, present=data is not None)
         if answer is Answer.UNASKED:
-            self._drop(peer, "it sent a block that it was not asked for, or over 2 MiB")
+            self._drop(peer, "it sent a block that it was not asked for, or over 2 MiB", Fault.LIED)
         elif data is None:
             self._note_gap(peer)
         elif answer is Answer.SURPLUS:
@@ -301,7 +304,7 @@ class Exchange:
     def _note_lie(self, peer: _Peer, size: int) -> None:
         self._lied = True
         self.surplus += size
-        self._drop(peer, "it sent a block that is not what its CID says")
+        self._drop(peer, "it sent a block that is not what its CID says", Fault.LIED)
 
     def _note_gap(self, peer: _Peer) -> None:
         peer.gaps += 1
@@ -316,10 +319,11 @@ class Exchange:
         else:
             log.info("%s: %s; it is tried again", peer.name, why)
 
-    def _drop(self, peer: _Peer, why: str) -> None:
+    def _drop(self, peer: _Peer, why: str, fault: Fault = Fault.FAILED) -> None:
         if self._peers.pop(peer.name, None) is not None:
             log.warning("no longer fetching from %s: %s", peer.name, why)
             self._ended[peer.name] = why
+            self.faults[peer.name] = max(fault, self.faults.get(peer.name, fault))
         peer.asking.cancel()
         self._wake()
 

@@ -6,18 +6,17 @@ A link inside the folder is followed; one that leads out of it is refused.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
 from .cid import DAG_PB, RAW, cid_of, make_cid
 from .contents import Contents
-from .disk import clone
+from .copying import Copier
 from .leaves import FileEntry, Leaves
 from .unixfs import MAX_PATH, Link, check_name, encode_directory, encode_file
 
@@ -137,16 +136,17 @@ def import_listed(folder: Folder, copy_to: Path | None = None, on_bytes: OnBytes
         AccelError: too-large.
         OSError: it cannot be read, or the copy cannot be written.
     """
-    importing = _Import(on_bytes)
-    importing.contents.root = importing.folder(folder, "", copy_to).cid
+    with Copier(CHUNK) as copier:
+        importing = _Import(copier, on_bytes)
+        importing.contents.root = importing.folder(folder, "", copy_to).cid
     return importing.contents
 
 
 class _Import:
-    def __init__(self, on_bytes: OnBytes) -> None:
+    def __init__(self, copier: Copier, on_bytes: OnBytes) -> None:
         self.contents = Contents()
+        self._copier = copier
         self._on_bytes = on_bytes
-        self._buffer = memoryview(bytearray(CHUNK))
 
     def folder(self, folder: Folder, prefix: str, copy_to: Path | None) -> _Placed:
         if copy_to is not None:
@@ -169,35 +169,12 @@ class _Import:
 
     def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
         leaves = Leaves(path)
-        for chunk in self._chunks(real, target):
-            leaves.add(hashlib.sha256(chunk).digest(), len(chunk))
-            self._on_bytes(len(chunk))
+        for digest, length in self._copier.digests(real, target):
+            leaves.add(digest, length)
+            self._on_bytes(length)
         entry = leaves.entry()
         self.contents.files.append(entry)
         return self._balance(entry)
-
-    def _chunks(self, real: Path, target: Path | None) -> Iterable[memoryview]:
-        """The file's chunks, each also written to the copy; a copy that is a clone is what is read."""
-        with real.open("rb", buffering=0) as source:
-            if target is None:
-                yield from self._read(source)
-                return
-            with target.open("x+b", buffering=0) as copy:
-                if clone(source.fileno(), copy.fileno()):
-                    yield from self._read(copy)
-                    return
-                for chunk in self._read(source):
-                    _write_all(copy, chunk)
-                    yield chunk
-
-    def _read(self, source: BinaryIO) -> Iterable[memoryview]:
-        """Whole chunks but for the last; one empty chunk for an empty file."""
-        first = True
-        while (size := _fill(source, self._buffer)) or first:
-            yield self._buffer[:size]
-            if size < CHUNK:
-                return
-            first = False
 
     def _balance(self, entry: FileEntry) -> _Placed:
         """Joins leaves under nodes of at most `WIDTH` links until one is left; all leaves are at one depth."""
@@ -224,16 +201,3 @@ class _Import:
         cid = make_cid(DAG_PB, block)
         self.contents.nodes[cid] = block
         return _Placed(cid, len(block) + below, size)
-
-
-def _fill(source: BinaryIO, view: memoryview) -> int:
-    filled = 0
-    while filled < len(view) and (count := source.readinto(view[filled:])):  # type: ignore[attr-defined]
-        filled += count
-    return filled
-
-
-def _write_all(copy: BinaryIO, chunk: memoryview) -> None:
-    written = 0
-    while written < len(chunk):
-        written += copy.write(chunk[written:])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 from ...protocols.errors import AccelError, ErrorCode
-from .disk import coded_errors, start_writing_back, write_at
+from .disk import coded_errors, write_at
 from .leaves import DIGEST, unwrap
 
 #: A leaf that is in more places than these comes another way, so that an order stays small.
@@ -34,10 +36,6 @@ class Order:
     tail: bytes
     places: tuple[tuple[str, int], ...]
 
-    @property
-    def block_bytes(self) -> int:
-        return len(self.head) + self.length + len(self.tail)
-
     def packed(self) -> list[Any]:
         return [self.cid, self.length, self.head, self.tail, [list(place) for place in self.places]]
 
@@ -46,7 +44,7 @@ class Order:
         cid, length, head, tail, places = packed
         return cls(cid, length, head, tail, tuple((path, offset) for path, offset in places))
 
-    def keep(self, block: bytes) -> Outcome:
+    def keep(self, block: bytes | memoryview) -> Outcome:
         """Writes a block where it belongs, unless it is not what its CID says.
 
         Raises:
@@ -54,14 +52,21 @@ class Order:
         """
         if hashlib.sha256(block).digest() != self.cid[-DIGEST:]:
             return Outcome.WRONG
-        data = unwrap(block, (self.head, self.tail), self.length)
+        data = self._data(block)
+        with coded_errors():
+            for path, places in groupby(self.places, itemgetter(0)):
+                write_at(Path(path), [offset for _, offset in places], data, write_back=True)
+        return Outcome.KEPT
+
+    def _data(self, block: bytes | memoryview) -> bytes | memoryview:
+        if self.head or self.tail:
+            data: bytes | memoryview | None = unwrap(bytes(block), (self.head, self.tail), self.length)
+        else:
+            data = block if len(block) == self.length else None
         if data is None:
+            path = Path(self.places[0][0]).name
             raise AccelError(
                 ErrorCode.HOSTILE_CONTENT,
-                f"{self.places[0][0]} is said to have a leaf of {self.length} bytes, its block has {len(block)}",
+                f"{path} is said to have a leaf of {self.length} bytes, and its block has {len(block)}",
             )
-        with coded_errors():
-            for path, offset in self.places:
-                write_at(Path(path), [offset], data)
-                start_writing_back(Path(path), offset, len(data))
-        return Outcome.KEPT
+        return data
