@@ -29,6 +29,7 @@ from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
 from .mesh.mesh import Mesh
+from .pace import Pace
 from .serving.service import ServingService
 
 log = logging.getLogger(__name__)
@@ -166,14 +167,16 @@ class Catalogue:
         damaged = cid in self._store.damaged
         if model.here and not damaged:
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        sources = await self._sources(model)
+        sources, pace = await self._sources(model), Pace()
         try:
             report = await self._fetcher.fetch(
                 cid,
                 sources,
                 name=name or model.name or None,
                 repair=damaged,
-                progress=lambda state, done, total: on_progress(state, done, total, ""),
+                progress=lambda state, done, total: on_progress(
+                    state, done, total, pace.note(state, done, total, monotonic()) if state == "fetching" else ""
+                ),
             )
         finally:
             for source in sources:

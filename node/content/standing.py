@@ -5,6 +5,7 @@ One that lied is left aside for long, one that stalled or left for a little, and
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import IntEnum
@@ -45,7 +46,7 @@ class Standing:
     def faults(self, name: str, now: float) -> float:
         """What is held against a source still."""
         faults, at = self._faults.get(name, (0.0, now))
-        return faults * 0.5 ** (max(now - at, 0.0) / HALF_LIFE_S)
+        return faults * math.exp2(-max(now - at, 0.0) / HALF_LIFE_S)
 
     def split(self, sources: Sequence[S], now: float) -> tuple[list[S], list[S]]:
         """Those to ask, and those to ask when these do not suffice; when all are at fault, all are to be asked."""

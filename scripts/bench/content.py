@@ -117,7 +117,7 @@ class Bench:
     def _fetch(self, client: Client, cid: str) -> float:
         began = time.perf_counter()
         client.get_model(cid)
-        rate = self._asked.size / (time.perf_counter() - began)
+        rate: float = self._asked.size / (time.perf_counter() - began)
         client.remove_model(cid)
         return rate
 
