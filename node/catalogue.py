@@ -41,7 +41,7 @@ _LOOK_EVERY_S = 0.05
 #: Less than this is over before a bulk connection is open.
 _BULK_BYTES = 8 << 20
 #: The peer may have to start a process first.
-_TICKET_DEADLINE_S = 25.0
+_TICKET_DEADLINE_S = 15.0
 
 
 def open_store(paths: Paths, limit: int | None = None) -> ModelStore:

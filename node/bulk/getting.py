@@ -26,6 +26,7 @@ T = TypeVar("T", bytes, int)
 
 #: Little, as what is read with a frame is copied.
 _FRAME_READ: Final = 4096
+_MOST_OPEN: Final = 128
 
 
 class BulkConnection:
@@ -64,8 +65,8 @@ class BulkConnection:
         """Tells (outcome, bytes of the block) of each order, in that order.
 
         Raises:
-            AccelError: peer-lost, peer-silent, protocol-error, or what the peer refused; hostile-content, disk-full
-                and the like, which are not the peer's.
+            AccelError: peer-lost (also when it refuses), peer-silent, protocol-error; hostile-content, disk-full and
+                the like, which are not the peer's.
         """
         with self._busy:
             waiting = deque(orders)
@@ -83,7 +84,8 @@ class BulkConnection:
                             waiting.popleft()
                             tell(Outcome.MISSING, 0)
                         case BlocksRefused(code, message):
-                            raise AccelError(code, message)
+                            # Under a code of this side's: what a peer says must not pass for a fault of our own.
+                            raise AccelError(ErrorCode.PEER_LOST, f"it refused: {message} [{code}]")
 
     def _receive(self) -> list[BlockEvent]:
         """Reads the rest of the block that is on its way, straight into its place; or a frame."""
@@ -135,6 +137,9 @@ class Connections:
         connection = BulkConnection.open(ticket, self._keys)
         with self._lock:
             self._open[number] = connection
+            oldest = self._open.pop(next(iter(self._open))) if len(self._open) > _MOST_OPEN else None
+        if oldest is not None:
+            oldest.close()
 
     def get(self, number: int, orders: Sequence[Order], tell: Tell) -> None:
         with self._lock:

@@ -55,15 +55,21 @@ class BulkWorker:
         self._connections = Connections(self._keys)
         self._ports = {address.host: self._server.listen(address.host, address.port) for address in listen}
         self._getting: dict[int, int] = {}
-        self._running = threading.BoundedSemaphore(_MOST_CALLS)
+        self._running: set[int] = set()
+        self._cancelled: set[int] = set()
 
     def take(self, event: Event) -> None:
         match event:
             case CallReceived(request_id, method, payload):
-                self._running.acquire()
+                if len(self._running) >= _MOST_CALLS:
+                    self._fail(request_id, AccelError(ErrorCode.BUSY, f"{_MOST_CALLS} calls are running"))
+                    return
+                self._running.add(request_id)
                 threading.Thread(target=self._answer, args=(request_id, method, payload), daemon=True).start()
-            case Cancelled(request_id) if (connection := self._getting.get(request_id)) is not None:
-                threading.Thread(target=self._connections.close, args=(connection,), daemon=True).start()
+            case Cancelled(request_id) if request_id in self._running:
+                self._cancelled.add(request_id)
+                if (connection := self._getting.get(request_id)) is not None:
+                    threading.Thread(target=self._connections.close, args=(connection,), daemon=True).start()
 
     def _answer(self, request_id: int, method: str, payload: bytes) -> None:
         try:
@@ -75,7 +81,8 @@ class BulkWorker:
             log.exception("the call %s failed", method)
             self._fail(request_id, AccelError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))
         finally:
-            self._running.release()
+            self._running.discard(request_id)
+            self._cancelled.discard(request_id)
 
     def _fail(self, request_id: int, error: AccelError) -> None:
         self._link.say(lambda session: session.fail(request_id, error.code, error.message[:2000], error.hint[:2000]))
@@ -87,13 +94,18 @@ class BulkWorker:
             case "issue":
                 return self._server.issue(Grant(arguments["peer_id"], arguments["model"], arguments["key"]))
             case "open":
-                return self._connections.open(arguments["connection"], Ticket.parse(arguments["ticket"]))
+                return self._open(request_id, arguments["connection"], Ticket.parse(arguments["ticket"]))
             case "get":
                 return self._get(request_id, arguments["connection"], arguments["orders"])
             case "close":
                 return self._connections.close(arguments["connection"])
             case _:
                 raise AccelError(ErrorCode.UNKNOWN_METHOD, method)
+
+    def _open(self, request_id: int, connection: int, ticket: Ticket) -> None:
+        self._connections.open(connection, ticket)
+        if request_id in self._cancelled:
+            self._connections.close(connection)
 
     def _get(self, request_id: int, connection: int, orders: list[list[Any]]) -> None:
         number = 0
@@ -105,6 +117,8 @@ class BulkWorker:
 
         self._getting[request_id] = connection
         try:
+            if request_id in self._cancelled:
+                raise AccelError(ErrorCode.CANCELLED, "nobody waits for this any more")
             self._connections.get(connection, [Order.unpacked(order) for order in orders], tell)
         except BaseException:
             self._connections.close(connection)

@@ -44,7 +44,7 @@ class DirectPeer:
         await self._blocks.fetch(cids, deliver)
 
     async def write(self, orders: Sequence[Order], settled: Settled) -> bool:
-        """Tells of each order, in turn, what became of it. False when nothing was asked, as there is no direct way.
+        """Tells of each order, in turn, what became of it. False when there is no direct way for those not told of.
 
         Raises:
             AccelError: when the peer refuses, breaks the protocol, is silent or leaves.
@@ -64,9 +64,14 @@ class DirectPeer:
             await connection.get(orders, progress)
         except BaseException as error:
             await self.aclose(blocks=False)
-            if isinstance(error, AccelError) and error.code in _OWN:
+            if not isinstance(error, AccelError):
+                raise
+            if error.code in _OWN:
                 raise FetchEndsError(_told(error)) from None
-            raise
+            if error.code not in (ErrorCode.WORKER_DIED, ErrorCode.BUSY):
+                raise
+            log.warning("the bulk connection with %s is gone, by no fault of its own: %s", self.name, error)
+            return False
         self._moved(self.name, size, time.monotonic() - began)
         return True
 

@@ -100,6 +100,8 @@ class BulkProcess:
         life = _Life(process)
         try:
             await life.run(task_status)
+            if not life.about:
+                task_status.started(None)
         finally:
             life.ended = True
             log.info("the bulk process ended: %s", await process.stop(_STOP_GRACE_S))

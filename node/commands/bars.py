@@ -65,7 +65,7 @@ class Bars:
     def report(self, state: str, done: int, total: int, note: str) -> None:
         moving = state in BYTE_STATES
         told = safe(f"{state} {self._what}".rstrip())
-        if note and not moving:  # what moves has its rate and time left in columns
+        if note and state != "fetching":  # whose note is the rate and the time left, which have columns here
             told += f" [dim]{safe(note)}[/]"
         if self._task is None or state != self._state:
             self._begin(state, told, moving=moving)

@@ -60,7 +60,7 @@ class WritingSource(BlockSource, Protocol):
     """One that can also write blocks where they belong, so that they need not pass through here."""
 
     async def write(self, orders: Sequence[Order], settled: Settled) -> bool:
-        """Calls `settled` for each, in order. False when it has no way to do so now, and asked for none.
+        """Calls `settled` for each, in order. False when it has no way to do so now for those that are left.
 
         Raises:
             AccelError: the source is lost.
@@ -231,14 +231,16 @@ class Exchange:
         cids = list(numbers)
         if not isinstance(peer.source, WritingSource):
             return cids
-        orders = {cid: order for cid in cids if (order := work.order(numbers[cid])) is not None}
+        orders = [order for cid in cids if (order := work.order(numbers[cid])) is not None]
+        told: set[bytes] = set()
 
         def settled(cid: bytes, outcome: Outcome, size: int) -> None:
+            told.add(cid)
             self._written(peer, work, numbers[cid], outcome, size)
 
-        if not orders or not await peer.source.write(list(orders.values()), settled):
-            return cids
-        return [cid for cid in cids if cid not in orders]
+        if orders and await peer.source.write(orders, settled):
+            told.update(order.cid for order in orders)
+        return [cid for cid in cids if cid not in told]
 
     def _written(self, peer: _Peer, work: Work, block: int, outcome: Outcome, size: int) -> None:
         """What `_deliver` and `_settle` do, for a block that was checked and written already."""

@@ -17,7 +17,7 @@ from ipfs_accel_node.node.bulk.tickets import Grant
 from ipfs_accel_node.node.content.orders import Order, Outcome
 from ipfs_accel_node.node.content.places import Places
 from ipfs_accel_node.node.content.store import ModelStore
-from ipfs_accel_node.protocols.blocks import block_header
+from ipfs_accel_node.protocols.blocks import block_header, blocks_refused
 from ipfs_accel_node.protocols.bulk import OpeningReader, Ticket, welcome
 from ipfs_accel_node.protocols.errors import AccelError
 
@@ -230,6 +230,10 @@ def leaves(stream, order):
     stream.sendall(block_header(order.cid, order.length) + b"a little")
 
 
+def refuses(stream, order):
+    stream.sendall(blocks_refused("disk-full", "as if it were ours"))
+
+
 def stalls(stream, order):
     stream.sendall(block_header(order.cid, order.length) + b"a little")
     stream.recv(1)
@@ -243,6 +247,7 @@ def stalls(stream, order):
         (sends_too_much, "protocol-error"),
         (floods, "protocol-error"),
         (leaves, "peer-lost"),
+        (refuses, "peer-lost"),
         (stalls, "peer-silent"),
     ],
 )

@@ -172,6 +172,16 @@ async def test_a_process_that_dies_again_and_again_is_left_alone_for_a_while(tmp
         await peer.aclose()
 
 
+async def test_a_process_that_does_not_start_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setattr("ipfs_accel_node.node.bulk.process._MODULE", "a_module_that_is_not_there")
+    async with both(tmp_path) as (here, far, model):
+        (peer,) = here.sources(far, model)
+        await Fetcher(here.store).fetch(model.cid_bytes, [peer])
+        assert_whole(here, model)
+        assert peer._blocks.leaves == SIZE // MIB
+        await peer.aclose()
+
+
 async def test_a_process_that_stops_answering_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr("ipfs_accel_node.node.bulk.process._PING_EVERY_S", 0.05)
     monkeypatch.setattr("ipfs_accel_node.node.bulk.process._PING_DEADLINE_S", 0.5)
