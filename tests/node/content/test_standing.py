@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+from ipfs_accel_node.node.content.fetch import Fetcher
 from ipfs_accel_node.node.content.standing import HALF_LIFE_S, MOST, Fault, Standing
 
 
@@ -54,3 +55,19 @@ def test_nobody_is_lost_and_faults_only_fade(notes):
         good, aside = standing.split(sources, now)
         assert good
         assert sorted([*good, *aside], key=lambda source: source.name) == sources
+
+
+async def test_a_liar_is_not_asked_in_the_next_fetch_unless_it_must_be(far, store, source, autojump_clock):
+    elsewhere, there = far
+    fetcher = Fetcher(store)
+    await fetcher.fetch(there.cid_bytes, [source("liar", elsewhere, 0.001, "lies"), source("good", elsewhere)])
+
+    store.remove(there.cid_bytes)
+    liar = source("liar", elsewhere)
+    await fetcher.fetch(there.cid_bytes, [liar, source("good", elsewhere)])
+    assert not liar.asked
+
+    store.remove(there.cid_bytes)
+    report = await fetcher.fetch(there.cid_bytes, [liar, source("good", elsewhere, fault="dies", after=8)])
+    assert report.by_source["liar"] > 0, "it is asked for what nobody else has"
+    assert report.by_source["good"] > 0
