@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import trio
 
+from ..protocols.bulk import FEATURE
 from ..protocols.errors import AccelError
 from ..protocols.sealing import decode_token, encode_token
 from .advertising import Advertiser
@@ -24,6 +25,8 @@ from .api.publishing import PublishingOperations
 from .api.repo import RepoOperations
 from .api.tls import TlsDoor
 from .availability import Availability
+from .bulk.door import BulkDoor
+from .bulk.process import BulkProcess
 from .candidates import CandidateBook
 from .catalogue import Catalogue, open_store
 from .config import Config
@@ -83,6 +86,7 @@ class Node:
     """The parts of a running node that act together."""
 
     availability: Availability
+    bulk: BulkProcess
     mesh: Mesh
     serving: ServingService
     catalogue: Catalogue
@@ -118,6 +122,7 @@ async def _start(config: Config, teller: Teller, nursery: trio.Nursery) -> Node:
     key, bootstrap = _cluster_of(config)
     own = identity.load_or_create(config.paths.identity)
     node = _build(config, own, key, bootstrap, teller)
+    await nursery.start(node.bulk.run)
     await nursery.start(node.mesh.run)
     await nursery.start(node.serving.run)
     node.catalogue.warm_all()
@@ -146,15 +151,17 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         on_change=changes.tell,
     )
     peer_door = PeerDoor(card, serving, availability, running)
+    bulk = BulkProcess(config.paths.content, config.listen)
     mesh = Mesh(
-        MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses),
+        MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses, (FEATURE,)),
         own,
         key,
-        handler_for=lambda _peer_id: peer_door,
+        handler_for=lambda peer_id: BulkDoor(peer_id, bulk, lambda: mesh.addresses, peer_door),
         read_block=partial(_read_block, store),
         on_link=teller.linked,
     )
-    catalogue = Catalogue(store, serving, mesh, changes.tell, Outside(config.kubo, config.kubo_auth, config.gateways))
+    outside = Outside(config.kubo, config.kubo_auth, config.gateways)
+    catalogue = Catalogue(store, serving, mesh, bulk, changes.tell, outside)
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
     dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
@@ -170,7 +177,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     parts = operations.by_name() | repo.by_name() | pinning.by_name() | publishing.by_name()
     door = LocalDoor(dispatcher, {**parts, "client-token": tls.token})
     return Node(
-        availability, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door, pins,
+        availability, bulk, mesh, serving, catalogue, dispatcher, advertiser, operations, door, tls, peer_door, pins,
         publisher,
     )  # fmt: skip
 

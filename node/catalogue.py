@@ -16,7 +16,10 @@ from typing import Any
 import trio
 
 from ..backends.conversion import derived_prefix
+from ..protocols.bulk import FEATURE, METHOD, Ticket, TicketRequest
 from ..protocols.errors import AccelError, ErrorCode
+from .bulk.peer import ClosingSource, DirectPeer
+from .bulk.process import BulkProcess
 from .config import Paths
 from .content import names
 from .content.car_source import import_car
@@ -29,6 +32,7 @@ from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
 from .mesh.mesh import Mesh
+from .pace import Pace
 from .serving.service import ServingService
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,10 @@ FetchProgress = Callable[[str, int, int], None]
 _WORTH_LOOKING_OUTSIDE = frozenset({ErrorCode.CONTENT_NOT_FOUND, ErrorCode.CORRUPT_CONTENT})
 _LINK_GRACE_S = 10.0
 _LOOK_EVERY_S = 0.05
+#: Less than this is over before a bulk connection is open.
+_BULK_BYTES = 8 << 20
+#: The peer may have to start a process first.
+_TICKET_DEADLINE_S = 15.0
 
 
 def open_store(paths: Paths, limit: int | None = None) -> ModelStore:
@@ -71,12 +79,14 @@ class Catalogue:
         store: ModelStore,
         serving: ServingService,
         mesh: Mesh,
+        bulk: BulkProcess,
         on_change: Callable[[], None],
         outside: Outside = Outside(),
     ) -> None:
         self._store = store
         self._serving = serving
         self._mesh = mesh
+        self._bulk = bulk
         self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
         self._outside = outside
@@ -183,7 +193,7 @@ class Catalogue:
         model = self.known().get(cid) or KnownModel(cid)
         if model.here and not self.damaged(cid):
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        wanted, progress = name or model.name or None, _without_note(on_progress)
+        wanted, progress = name or model.name or None, _with_pace(on_progress)
         may_leave = not (model.here and model.here.origin.gated)
         outside = self._outside.sources() if may_leave else []
         try:
@@ -322,13 +332,25 @@ class Catalogue:
             self._serving.want(stored.cid_bytes, task)
         self._on_change()
 
-    async def _sources(self, model: KnownModel) -> list[PeerBlocks]:
+    async def _sources(self, model: KnownModel) -> list[ClosingSource]:
         """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked."""
         with trio.move_on_after(_LINK_GRACE_S):
             while not (sources := self._mesh.block_sources(model.holders or self._linked())) and model.holders:
                 await trio.sleep(_LOOK_EVERY_S)
-            return sources
+            return [self._directly(model, source) for source in sources]
         return []
+
+    def _directly(self, model: KnownModel, blocks: PeerBlocks) -> ClosingSource:
+        """The peer with its bulk connection, where it has one and the model is worth it."""
+        link = self._mesh.link(blocks.name)
+        if model.size < _BULK_BYTES or link is None or FEATURE not in link.facts.features:
+            return blocks
+
+        async def ask(key: bytes) -> Ticket:
+            asked = TicketRequest(model.cid, key).arguments()
+            return Ticket.parse(await link.channel.call(METHOD, asked, timeout=_TICKET_DEADLINE_S))
+
+        return DirectPeer(blocks, self._bulk, ask, self._mesh.directory.moved)
 
     def _linked(self) -> Iterable[str]:
         return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]
@@ -340,6 +362,17 @@ def _names(name: str | None) -> set[str]:
 
 def _described(stored: StoredModel) -> dict[str, Any]:
     return {"cid": stored.cid, "name": stored.name, "size": stored.size}
+
+
+def _with_pace(on_progress: OnProgress) -> Callable[[str, int, int], None]:
+    """Adds how fast the bytes come, and how long the rest will take."""
+    pace = Pace()
+
+    def report(state: str, done: int, total: int) -> None:
+        note = pace.note(state, done, total, monotonic()) if state == "fetching" else ""
+        on_progress(state, done, total, note)
+
+    return report
 
 
 def _without_note(on_progress: OnProgress) -> Callable[[str, int, int], None]:

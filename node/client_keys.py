@@ -62,7 +62,7 @@ def _load_or_create_certificate(path: Path) -> bytes:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        text = _make_certificate()
+        text = make_certificate()
         write_secret(path, text.encode())
     except UnicodeDecodeError:
         text = ""
@@ -79,7 +79,8 @@ def _load_or_create_certificate(path: Path) -> bytes:
     return der
 
 
-def _make_certificate() -> str:
+def make_certificate() -> str:
+    """A key of its own and a self-signed certificate for it, as PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -29,8 +29,10 @@ _WANT, _BLOCK, _MISSING, _REFUSED = 32, 33, 34, 35
 
 @dataclass(frozen=True, slots=True)
 class BlockReceived:
+    """`data` of an asker with `reuse` is good until the next bytes come."""
+
     cid: bytes
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,13 @@ class BlockAnswerer:
 class BlockAsker:
     """The asking side. Answers must come in the order asked; one block is buffered at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reuse: bool = False) -> None:
+        """`reuse` puts each block where the one before it was, which spares a copy and the making of room."""
         self._waiting: deque[bytes] = deque()
         self._head = bytearray()
         self._cid = b""
-        self._block: bytearray | None = None
+        self._room = memoryview(bytearray(MAX_BLOCK)) if reuse else None
+        self._block: memoryview | None = None
         self._filled = 0
 
     @property
@@ -97,6 +101,18 @@ class BlockAsker:
     def in_block(self) -> bool:
         """Whether part of a block, or of its frame, has come and the rest has not."""
         return self._block is not None or bool(self._head)
+
+    @property
+    def space(self) -> memoryview | None:
+        """Where the next raw bytes belong while a block is on its way: read into it, and say so with `filled`."""
+        return None if self._block is None else self._block[self._filled :]
+
+    def filled(self, count: int) -> list[BlockEvent]:
+        """So many bytes were read into `space`."""
+        events: list[BlockEvent] = []
+        self._filled += count
+        self._end_block(events, reuse=self._room is not None)
+        return events
 
     def want(self, cids: Sequence[bytes]) -> bytes:
         self._waiting.extend(cids)
@@ -118,10 +134,13 @@ class BlockAsker:
         part = view[: len(block) - self._filled]
         block[self._filled : self._filled + len(part)] = part
         self._filled += len(part)
-        if self._filled == len(block):
-            events.append(BlockReceived(self._cid, bytes(block)))
-            self._block = None
+        self._end_block(events, reuse=False)  # others may follow in the same bytes
         return view[len(part) :]
+
+    def _end_block(self, events: list[BlockEvent], *, reuse: bool) -> None:
+        if self._block is not None and self._filled == len(self._block):
+            events.append(BlockReceived(self._cid, self._block if reuse else bytes(self._block)))
+            self._block = None
 
     def _take_frame(self, view: memoryview, events: list[BlockEvent]) -> memoryview:
         """Takes one frame off the front, or keeps what there is of it."""
@@ -146,7 +165,8 @@ class BlockAsker:
                 self._expect(cid)
                 if not 0 <= length <= MAX_BLOCK:
                     raise ProtocolError(f"a block announces {length} bytes")
-                self._cid, self._block, self._filled = cid, bytearray(length), 0
+                room = memoryview(bytearray(length)) if self._room is None else self._room
+                self._cid, self._block, self._filled = cid, room[:length], 0
                 self._fill(memoryview(b""), events)
             case (34, (bytes() as cid, *_)):
                 self._expect(cid)

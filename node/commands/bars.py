@@ -63,8 +63,10 @@ class Bars:
         self._progress.stop()
 
     def report(self, state: str, done: int, total: int, note: str) -> None:
-        told = safe(f"{state} {self._what}".rstrip()) + (f" [dim]{safe(note)}[/]" if note else "")
         moving = state in BYTE_STATES
+        told = safe(f"{state} {self._what}".rstrip())
+        if note and state != "fetching":  # whose note is the rate and the time left, which have columns here
+            told += f" [dim]{safe(note)}[/]"
         if self._task is None or state != self._state:
             self._begin(state, told, moving=moving)
         else:

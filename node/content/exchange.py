@@ -13,18 +13,22 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import trio
 
 from ...protocols.errors import AccelError, ErrorCode
+from .orders import Order, Outcome
 from .shares import Answer, Shares
+from .standing import Fault
 from .unixfs import MAX_BLOCK
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Deliver = Callable[[bytes, bytes | None], Awaitable[None]]
+#: Told (CID, outcome, bytes of the block) of each order that a source wrote itself, or could not.
+Settled = Callable[[bytes, Outcome, int], None]
 
 #: A source is dropped when no whole block of it comes for so long; 1 MiB in that time is 35 KB/s.
 SILENCE_S: Final = 30.0
@@ -51,6 +55,28 @@ class BlockSource(Protocol):
         ...
 
 
+@runtime_checkable
+class WritingSource(BlockSource, Protocol):
+    """One that can also write blocks where they belong, so that they need not pass through here."""
+
+    async def write(self, orders: Sequence[Order], settled: Settled) -> bool:
+        """Calls `settled` for each, in order. False when it has no way to do so now for those that are left.
+
+        Raises:
+            AccelError: the source is lost.
+            FetchEndsError: no source's blocks can be written.
+        """
+        ...
+
+
+class FetchEndsError(Exception):
+    """What goes wrong with every source alike, as `error`."""
+
+    def __init__(self, error: AccelError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Work(Protocol):
     """Blocks to get, numbered; `keep` runs in threads, several at once."""
 
@@ -60,6 +86,10 @@ class Work(Protocol):
 
     def keep(self, block: int, data: bytes) -> bool:
         """Checks and keeps a block; False when it is not what its CID says. Raises AccelError to end everything."""
+        ...
+
+    def order(self, block: int) -> Order | None:
+        """The block for a source to write itself; None where it has to come here."""
         ...
 
     def kept(self, block: int) -> None:
@@ -104,6 +134,8 @@ class Exchange:
         self._queue, self._queued = trio.open_memory_channel[_Landed](_QUEUED_BLOCKS)
         self.by_source: Counter[str] = Counter()
         self.surplus = 0
+        #: Sources that were dropped, and how badly they behaved.
+        self.faults: dict[str, Fault] = {}
 
     async def run(self, use: Callable[[], Awaitable[T]]) -> T:
         """Runs `use`, which calls `get`, while the sources are at its disposal. Raises what `use` raises."""
@@ -124,9 +156,9 @@ class Exchange:
         return outcome[0]
 
     def anew(self, sources: Sequence[BlockSource]) -> Exchange:
-        """An exchange with all sources again, that goes on counting."""
+        """An exchange with these sources, that goes on counting."""
         other = Exchange(sources)
-        other.by_source, other.surplus = self.by_source, self.surplus
+        other.by_source, other.surplus, other.faults = self.by_source, self.surplus, self.faults
         return other
 
     async def get(self, work: Work) -> None:
@@ -181,7 +213,10 @@ class Exchange:
         peer.asking = trio.CancelScope(deadline=trio.current_time() + SILENCE_S)
         try:
             with peer.asking:
-                await peer.source.fetch(list(numbers), deliver)
+                if rest := await self._write(peer, work, numbers):
+                    await peer.source.fetch(rest, deliver)
+        except FetchEndsError as error:
+            self._fail(error.error)
         except AccelError as error:
             return f"{error.message} [{error.code}]"
         except Exception as error:  # a source that fails in a way of its own must not end the others
@@ -191,12 +226,42 @@ class Exchange:
             self._drop(peer, f"it was silent for {SILENCE_S:g} s")
         return ""
 
+    async def _write(self, peer: _Peer, work: Work, numbers: dict[bytes, int]) -> list[bytes]:
+        """Lets the source write what it can; the CIDs that it has to be asked for otherwise."""
+        cids = list(numbers)
+        if not isinstance(peer.source, WritingSource):
+            return cids
+        orders = [order for cid in cids if (order := work.order(numbers[cid])) is not None]
+        told: set[bytes] = set()
+
+        def settled(cid: bytes, outcome: Outcome, size: int) -> None:
+            told.add(cid)
+            self._written(peer, work, numbers[cid], outcome, size)
+
+        if orders and await peer.source.write(orders, settled):
+            told.update(order.cid for order in orders)
+        return [cid for cid in cids if cid not in told]
+
+    def _written(self, peer: _Peer, work: Work, block: int, outcome: Outcome, size: int) -> None:
+        """What `_deliver` and `_settle` do, for a block that was checked and written already."""
+        now = trio.current_time()
+        peer.asking.deadline = now + SILENCE_S
+        answer = work.shares.answered(peer.name, block, now, present=outcome is not Outcome.MISSING)
+        if outcome is Outcome.MISSING:
+            self._note_gap(peer)
+        elif answer is Answer.WELCOME:
+            self._settle(peer, work, block, size, sound=outcome is Outcome.KEPT)
+        elif outcome is Outcome.WRONG:
+            self._note_lie(peer, size)
+        else:
+            self.surplus += size
+
     async def _deliver(self, peer: _Peer, work: Work, block: int, data: bytes | None) -> None:
         now = trio.current_time()
         too_large = data is not None and len(data) > MAX_BLOCK
         answer = Answer.UNASKED if too_large else work.shares.answered(peer.name, block, now, present=data is not None)
         if answer is Answer.UNASKED:
-            self._drop(peer, "it sent a block that it was not asked for, or over 2 MiB")
+            self._drop(peer, "it sent a block that it was not asked for, or over 2 MiB", Fault.LIED)
         elif data is None:
             self._note_gap(peer)
         elif answer is Answer.SURPLUS:
@@ -216,27 +281,32 @@ class Exchange:
             try:
                 sound = await trio.to_thread.run_sync(landed.work.keep, landed.block, landed.data)
             except AccelError as error:
-                self._failure = self._failure or error
-                self._wake()
+                self._fail(error)
                 continue
-            self._settle(landed, sound=sound)
+            self._settle(landed.peer, landed.work, landed.block, len(landed.data), sound=sound)
 
-    def _settle(self, landed: _Landed, *, sound: bool) -> None:
-        peer, shares = landed.peer, landed.work.shares
-        shares.settled(landed.block, sound=sound)
+    def _settle(self, peer: _Peer, work: Work, block: int, size: int, *, sound: bool) -> None:
+        work.shares.settled(block, sound=sound)
         if sound:
             peer.strikes = 0
             peer.delivered += 1
-            self.by_source[peer.name] += len(landed.data)
-            landed.work.kept(landed.block)
+            self.by_source[peer.name] += size
+            work.kept(block)
         else:
-            self._lied = True
-            self.surplus += len(landed.data)
-            self._drop(peer, "it sent a block that is not what its CID says")
-        if not sound or not shares.left:
+            self._note_lie(peer, size)
+        if not sound or not work.shares.left:
             self._wake()
 
+    def _fail(self, error: AccelError) -> None:
+        self._failure = self._failure or error
+        self._wake()
+
     # --- what became of a source
+
+    def _note_lie(self, peer: _Peer, size: int) -> None:
+        self._lied = True
+        self.surplus += size
+        self._drop(peer, "it sent a block that is not what its CID says", Fault.LIED)
 
     def _note_gap(self, peer: _Peer) -> None:
         peer.gaps += 1
@@ -251,10 +321,11 @@ class Exchange:
         else:
             log.info("%s: %s; it is tried again", peer.name, why)
 
-    def _drop(self, peer: _Peer, why: str) -> None:
+    def _drop(self, peer: _Peer, why: str, fault: Fault = Fault.FAILED) -> None:
         if self._peers.pop(peer.name, None) is not None:
             log.warning("no longer fetching from %s: %s", peer.name, why)
             self._ended[peer.name] = why
+            self.faults[peer.name] = max(fault, self.faults.get(peer.name, fault))
         peer.asking.cancel()
         self._wake()
 

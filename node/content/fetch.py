@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from ...protocols.errors import AccelError
+from ...protocols.errors import AccelError, ErrorCode
 from .cid import format_cid, matches
 from .contents import Contents
 from .dag import DagWalk
@@ -29,6 +29,7 @@ from .layout import Origin
 from .leaves import DIGEST
 from .places import LeafMismatchError, Places
 from .shares import Shares
+from .standing import Standing
 from .store import ModelStore
 
 __all__ = ["BlockSource", "FetchReport", "Fetcher"]
@@ -83,6 +84,7 @@ class Fetcher:
         self._store = store
         self._make_room = make_room or self._check_room
         self._running: dict[bytes, _Running] = {}
+        self._standing = Standing()
 
     async def fetch(
         self,
@@ -119,8 +121,9 @@ class Fetcher:
         self, cid: bytes, sources: Sequence[BlockSource], adopt: Adopt, progress: OnProgress
     ) -> FetchReport:
         running = self._running[cid] = _Running([progress])
+        fetch = _Fetch(self._store, cid, self._standing, running.progress, self._make_room)
         try:
-            running.outcome = await _Fetch(self._store, cid, sources, running.progress, self._make_room).run(adopt)
+            running.outcome = await fetch.run(sources, adopt)
         except AccelError as error:
             running.outcome = error
             raise
@@ -144,28 +147,43 @@ class _Fetch:
         self,
         store: ModelStore,
         cid: bytes,
-        sources: Sequence[BlockSource],
+        standing: Standing,
         progress: OnProgress,
         make_room: MakeRoom,
     ) -> None:
         self._store = store
         self._make_room = make_room
         self._cid = cid
-        self._sources = sources
-        self._exchange = Exchange(sources)
+        self._standing = standing
+        self._exchange = Exchange([])
         self._progress = _Progress(progress)
         self._began = trio.current_time()
 
-    async def run(self, adopt: Adopt) -> FetchReport:
+    async def run(self, sources: Sequence[BlockSource], adopt: Adopt) -> FetchReport:
+        """Sources that did wrong in earlier fetches are asked when the others cannot give it all."""
+        good, aside = self._standing.split(sources, trio.current_time())
         try:
             try:
-                return await self._exchange.run(partial(self._fetch, adopt, presume=True))
-            except LeafMismatchError as error:
-                log.info("%s is walked again, and nothing is presumed: %s", format_cid(self._cid), error.message)
-            self._exchange = self._exchange.anew(self._sources)
-            return await self._exchange.run(partial(self._fetch, adopt, presume=False))
+                return await self._run(good, adopt)
+            except AccelError as error:
+                if not aside or error.code not in (ErrorCode.CONTENT_NOT_FOUND, ErrorCode.CORRUPT_CONTENT):
+                    raise
+                log.info("%s is not to be had without those left aside: %s", format_cid(self._cid), error.message)
+            return await self._run([*good, *aside], adopt)
         except AccelError as error:
             raise AccelError(error.code, f"{format_cid(self._cid)}: {error.message}", error.hint) from error
+        finally:
+            for source, fault in self._exchange.faults.items():
+                self._standing.note(source, fault, trio.current_time())
+
+    async def _run(self, sources: Sequence[BlockSource], adopt: Adopt) -> FetchReport:
+        self._exchange = self._exchange.anew(sources)
+        try:
+            return await self._exchange.run(partial(self._fetch, adopt, presume=True))
+        except LeafMismatchError as error:
+            log.info("%s is walked again, and nothing is presumed: %s", format_cid(self._cid), error.message)
+        self._exchange = self._exchange.anew(sources)
+        return await self._exchange.run(partial(self._fetch, adopt, presume=False))
 
     async def _fetch(self, adopt: Adopt, *, presume: bool) -> FetchReport:
         contents, found = await self._walk(presume=presume)
@@ -241,6 +259,9 @@ class _Nodes:
             self._walk.add(self._wanted[block], data)
         return True
 
+    def order(self, block: int) -> None:
+        """The walk needs them here."""
+
     def kept(self, block: int) -> None:
         pass
 
@@ -256,6 +277,7 @@ class _Leaves:
         self._progress = progress
         self.cid = places.cid
         self.keep = places.keep
+        self.order = places.order
         progress.tell("fetching", done, self._total)
 
     def kept(self, block: int) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from .contents import Contents
-from .disk import clone
+from .copying import Copier
 from .leaves import FileEntry, Leaves
 from .local_folder import Folder, list_folder
 from .profiles import DEFAULT, Profile
@@ -46,17 +45,18 @@ def import_listed(
         AccelError: hostile-content for names that hash alike on purpose.
         OSError: it cannot be read, or the copy cannot be written.
     """
-    importing = _Import(profile, on_bytes)
-    importing.contents.root = importing.folder(folder, "", copy_to).cid
+    with Copier(profile.chunk) as copier:
+        importing = _Import(profile, copier, on_bytes)
+        importing.contents.root = importing.folder(folder, "", copy_to).cid
     return importing.contents
 
 
 class _Import:
-    def __init__(self, profile: Profile, on_bytes: OnBytes) -> None:
+    def __init__(self, profile: Profile, copier: Copier, on_bytes: OnBytes) -> None:
         self.contents = Contents()
         self._profile = profile
+        self._copier = copier
         self._on_bytes = on_bytes
-        self._buffer = memoryview(bytearray(profile.chunk))
 
     def folder(self, folder: Folder, prefix: str, copy_to: Path | None) -> _Placed:
         if copy_to is not None:
@@ -89,35 +89,12 @@ class _Import:
 
     def _file(self, path: str, real: Path, target: Path | None) -> _Placed:
         leaves, leaf = Leaves(path), self._profile.leaf
-        for chunk in self._chunks(real, target):
-            leaves.add(leaf.digest(chunk), len(chunk), leaf)
-            self._on_bytes(len(chunk))
+        for digest, length in self._copier.digests(real, target, leaf.digest):
+            leaves.add(digest, length, leaf)
+            self._on_bytes(length)
         entry = leaves.entry()
         self.contents.files.append(entry)
         return self._balance(entry)
-
-    def _chunks(self, real: Path, target: Path | None) -> Iterable[memoryview]:
-        """The file's chunks, each also written to the copy; a copy that is a clone is what is read."""
-        with real.open("rb", buffering=0) as source:
-            if target is None:
-                yield from self._read(source)
-                return
-            with target.open("x+b", buffering=0) as copy:
-                if clone(source.fileno(), copy.fileno()):
-                    yield from self._read(copy)
-                    return
-                for chunk in self._read(source):
-                    _write_all(copy, chunk)
-                    yield chunk
-
-    def _read(self, source: BinaryIO) -> Iterable[memoryview]:
-        """Whole chunks but for the last; one empty chunk for an empty file."""
-        first = True
-        while (size := _fill(source, self._buffer)) or first:
-            yield self._buffer[:size]
-            if size < len(self._buffer):
-                return
-            first = False
 
     def _balance(self, entry: FileEntry) -> _Placed:
         """Joins leaves under nodes of at most `width` links until one is left; all leaves are at one depth."""
@@ -149,16 +126,3 @@ class _Import:
         cid = self._profile.cid(block)
         self.contents.nodes[cid] = block
         return _Placed(cid, len(block) + below, size)
-
-
-def _fill(source: BinaryIO, view: memoryview) -> int:
-    filled = 0
-    while filled < len(view) and (count := source.readinto(view[filled:])):  # type: ignore[attr-defined]
-        filled += count
-    return filled
-
-
-def _write_all(copy: BinaryIO, chunk: memoryview) -> None:
-    written = 0
-    while written < len(chunk):
-        written += copy.write(chunk[written:])

@@ -17,6 +17,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from .contents import Contents
 from .disk import coded_errors, is_hole, read_at, write_at
 from .leaves import BARE, FileEntry
+from .orders import MOST_PLACES, Order
 
 
 class LeafMismatchError(AccelError):
@@ -106,6 +107,18 @@ class Places:
             for file, numbers in self._all_places(block):
                 write_at(self._folder / file.path, [file.extent(each)[0] for each in numbers], part)
         return True
+
+    def order(self, leaf: int) -> Order | None:
+        """The leaf for somebody else to fetch and write; None for one that is in too many places for that."""
+        if len(self._repeats.get(leaf, ())) >= MOST_PLACES:
+            return None
+        made = self._make(leaf)
+        places = (
+            (str(self._folder / file.path), file.extent(number)[0])
+            for file, numbers in self._all_places(leaf)
+            for number in numbers
+        )
+        return Order(self.cid(leaf), made.length, made.head, made.tail, tuple(places))
 
     def fill(self, leaves: Iterable[int], find: Callable[[bytes], bytes | None]) -> int:
         """Writes those of these leaves that `find` knows by CID; how many bytes of the model they make."""

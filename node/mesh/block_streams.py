@@ -145,7 +145,7 @@ class PeerBlocks:
             for event in self._asker.receive(data):
                 match event:
                     case BlockReceived(cid, block):
-                        yield cid, block
+                        yield cid, bytes(block)
                     case BlockMissing(cid):
                         yield cid, None
                     case BlocksRefused(code, message):

@@ -45,13 +45,14 @@ _LOOK_AT_NETWORK_EVERY_S: Final = 2.0
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """Addresses are multiaddrs; those of `bootstrap` end in `/p2p/<peer id>`."""
+    """Addresses are multiaddrs; those of `bootstrap` end in `/p2p/<peer id>`. `features` are told in each hello."""
 
     listen: list[str]
     bootstrap: list[str]
     mdns: bool
     node_name: str
     address_book: Path
+    features: tuple[str, ...] = ()
 
 
 class Mesh:
@@ -140,7 +141,9 @@ class Mesh:
         return self._links.get(peer_id) is not None
 
     def _facts(self) -> HelloFacts:
-        return HelloFacts(self._settings.node_name, self._incarnation, tuple(self.addresses[:16]))
+        return HelloFacts(
+            self._settings.node_name, self._incarnation, tuple(self.addresses[:16]), self._settings.features
+        )
 
     def _answering(self, peer_id: str) -> Handler:
         return _LinkHandler(self, self._handler_for(peer_id))

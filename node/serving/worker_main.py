@@ -19,8 +19,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,74 +31,22 @@ from ...protocols.inference_session import (
     CallReceived,
     Cancelled,
     Event,
-    Limits,
     PayloadReceived,
     RequestReceived,
     Session,
 )
+from .worker_link import Link, or_end
 from .worker_models import WorkerModels
 from .worker_queue import BEGUN, RELEASED, Work, WorkQueue
 
 log = logging.getLogger(__name__)
 
-_READ_SIZE: Final = 1 << 18
-_WRITE_SIZE: Final = 1 << 18
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip
 _OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 Answer = tuple[dict[str, Any], Any]
-
-
-class Link:
-    """One session over one socket, for several threads. Nothing here waits for the socket but `write_all`.
-
-    Who has something to say sends it at once as far as the socket takes it, which saves a thread's turn; the writing
-    thread sends the rest.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.limits = Limits()
-        self._session = Session(dialler=False, limits=self.limits)
-        self._changed = threading.Condition()
-        self._rest = memoryview(b"")
-
-    def say(self, speak: Callable[[Session], None]) -> None:
-        """Lets `speak` answer through the session and sends what may go."""
-        with self._changed:
-            speak(self._session)
-            self._send_at_once()
-
-    def read_all(self, take: Callable[[Event], None]) -> None:
-        """Returns when the other side has closed. Raises OSError or ProtocolError when the conversation broke."""
-        while data := self._connection.recv(_READ_SIZE):
-            with self._changed:
-                events = self._session.receive(data)
-                self._send_at_once()
-            for event in events:
-                take(event)
-
-    def write_all(self) -> None:
-        while True:
-            with self._changed:
-                while not self._rest:
-                    self._changed.wait()
-            # No other thread touches the rest while there is some.
-            self._connection.sendall(self._rest)
-            with self._changed:
-                self._rest = memoryview(b"")
-                self._send_at_once()
-
-    def _send_at_once(self) -> None:
-        while not self._rest and (data := self._session.data_to_send(_WRITE_SIZE)):
-            sent = 0
-            with suppress(BlockingIOError):
-                sent = self._connection.send(data, socket.MSG_DONTWAIT)
-            self._rest = memoryview(data)[sent:]
-        if self._rest:
-            self._changed.notify()
 
 
 class Worker:
@@ -207,27 +153,6 @@ def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__
 
 
-def _end(status: int) -> None:
-    """Ends the process at once, whatever its other threads do, and with it what it started."""
-    logging.shutdown()
-    if os.getpgrp() == os.getpid():
-        with suppress(OSError):
-            os.killpg(0, signal.SIGKILL)
-    os._exit(status)
-
-
-def _or_end(loop: Callable[[], None]) -> None:
-    """A worker without one of its threads is worth nothing: the node starts another."""
-    try:
-        loop()
-    except (OSError, ProtocolError) as error:
-        log.debug("the node is gone: %s", error)
-    except BaseException:
-        log.exception("the worker ends")
-        _end(1)
-    _end(0)
-
-
 def _prepare_environment(threads: int) -> None:
     """Before any engine is imported, for they look at it once."""
     os.environ.update(_OFFLINE | dict.fromkeys(_THREAD_VARIABLES, str(threads)))
@@ -250,8 +175,8 @@ def main() -> None:
     models = WorkerModels(options.backend, options.threads, options.cache, lambda: queue.is_awaited)
     worker = Worker(link, models, queue)
     for loop in (worker.compute_all, link.write_all):
-        threading.Thread(target=_or_end, args=(loop,), daemon=True).start()
-    _or_end(partial(link.read_all, worker.take))
+        threading.Thread(target=or_end, args=(loop,), daemon=True).start()
+    or_end(partial(link.read_all, worker.take))
 
 
 if __name__ == "__main__":

@@ -86,10 +86,17 @@ class WorkerProcess:
     @classmethod
     async def start(cls, backend: str, threads: int, cache: Path, log: logging.Logger) -> WorkerProcess:
         """Raises OSError when the machine cannot start a process. The caller must `stop` what this gives."""
+        return await cls.start_module(
+            _MODULE, ["--backend", backend, "--threads", str(threads), "--cache", str(cache)], log
+        )
+
+    @classmethod
+    async def start_module(cls, module: str, arguments: list[str], log: logging.Logger) -> WorkerProcess:
+        """Another module than the worker's, which is given `--fd` too. As `start` otherwise."""
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            process = await _exec(backend, threads, cache, theirs.fileno())
+            process = await _exec(module, arguments, theirs.fileno())
         except BaseException:
             ours.close()
             raise
@@ -137,12 +144,9 @@ class WorkerProcess:
                 os.killpg(self._process.pid, number)
 
 
-async def _exec(backend: str, threads: int, cache: Path, descriptor: int) -> trio.Process:
-    command = [
-        # -P: what lies in the folder the node was started in is no library.
-        sys.executable, "-P", "-m", _MODULE, "--backend", backend, "--fd", str(descriptor),
-        "--threads", str(threads), "--cache", str(cache),
-    ]  # fmt: skip
+async def _exec(module: str, arguments: list[str], descriptor: int) -> trio.Process:
+    # -P: what lies in the folder the node was started in is no library.
+    command = [sys.executable, "-P", "-m", module, "--fd", str(descriptor), *arguments]
     # A session of its own: Ctrl-C reaches the node alone, which lets jobs finish; and one signal ends the worker
     # together with what it started.
     return await trio.lowlevel.open_process(

@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from ipfs_accel_node.node.content import disk, importer
+from ipfs_accel_node.node.content import copying, disk
 from ipfs_accel_node.node.content.cid import DAG_PB, RAW, cid_of, make_cid
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.store import ModelStore, StoreLock
@@ -260,7 +260,7 @@ def test_a_failure_of_the_disk_leaves_nothing(store, model, monkeypatch, tmp_pat
     def failing(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(importer, "_write_all", failing)
+    monkeypatch.setattr(copying, "_write_all", failing)
     with pytest.raises(AccelError) as refused:
         store.add(model)
     assert refused.value.code == code
@@ -290,7 +290,7 @@ def test_where_files_can_be_cloned_no_room_is_needed(store, model, monkeypatch):
         return True
 
     monkeypatch.setattr(disk, "clone", clone)
-    monkeypatch.setattr(importer, "clone", clone)
+    monkeypatch.setattr(copying, "clone", clone)
     monkeypatch.setattr(disk, "SPARE", 1 << 60)
     stored = store.add(model)
     assert sorted(cloned) == [0, 2, 3 * MIB + 5, 3 * MIB + 5]
