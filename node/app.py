@@ -25,12 +25,13 @@ from .availability import Availability
 from .candidates import CandidateBook
 from .catalogue import Catalogue, open_store
 from .config import Config
-from .content.store import ModelStore, StoreLock
+from .content.store import ModelStore, Origin, StoreLock
 from .dispatch import Dispatcher
 from .identity_card import IdentityCard
 from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
+from .public_blocks import PublicBlocks
 from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
 from .storekeeping import Storekeeper
@@ -136,16 +137,17 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         measurements_path=config.paths.measurements,
         on_change=changes.tell,
     )
-    peer_door = PeerDoor(card, serving, availability, running)
+    peer_door = PeerDoor(card, serving, availability, running, partial(_origin_of, store))
     mesh = Mesh(
         MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses),
         own,
         key,
         handler_for=lambda _peer_id: peer_door,
         read_block=partial(_read_block, store),
+        served=PublicBlocks(store) if config.public else None,
         on_link=teller.linked,
     )
-    catalogue = Catalogue(store, serving, mesh, changes.tell)
+    catalogue = Catalogue(store, serving, mesh, changes.tell, config.ipfs_peers)
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
     dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
@@ -172,6 +174,11 @@ def _path_of(store: ModelStore, cid: bytes) -> Path | None:
     return stored.path if stored else None
 
 
+def _origin_of(store: ModelStore, cid: bytes) -> Origin | None:
+    stored = store.get(cid)
+    return stored.origin if stored else None
+
+
 async def _read_block(store: ModelStore, cid: bytes) -> bytes | None:
     return await trio.to_thread.run_sync(store.read_block, cid)
 
@@ -195,6 +202,7 @@ def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
         "socket": str(config.paths.socket),
         "data_dir": str(config.data_dir),
         "clients": node.tls.describe() if config.listen_clients else None,
+        "public": config.public,
     }
 
 

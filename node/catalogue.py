@@ -6,7 +6,7 @@ Every path to a model's name, its files or its fetch goes through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,9 @@ from .content.fetch import Fetcher, FetchReport
 from .content.store import ModelStore, Origin, StoredModel
 from .judging import Verdict, judge
 from .mesh.block_streams import PeerBlocks
+from .mesh.ipfs_peers import IpfsPeer
 from .mesh.mesh import Mesh
+from .origins import origin_at
 from .serving.service import ServingService
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,17 @@ class KnownModel:
 class Catalogue:
     """Names, adds, fetches, lists and removes models. One of it a node."""
 
-    def __init__(self, store: ModelStore, serving: ServingService, mesh: Mesh, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        serving: ServingService,
+        mesh: Mesh,
+        on_change: Callable[[], None],
+        ipfs_peers: Sequence[str] = (),
+    ) -> None:
+        """`ipfs_peers` are asked for what nobody in the cluster has."""
         self._store = store
+        self._ipfs_peers = ipfs_peers
         self._serving = serving
         self._mesh = mesh
         self._fetcher = Fetcher(store, self.make_room)
@@ -150,14 +161,21 @@ class Catalogue:
         self._arrived(stored)
         return stored
 
-    async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
-        """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
+    async def get(
+        self, cid: bytes, name: str | None, *, ipfs_peers: Sequence[str] = (), on_progress: OnProgress
+    ) -> dict[str, Any]:
+        """Fetches a model from the peers that advertise it, and from the IPFS peers at these addresses.
+
+        Raises AccelError content-not-found and others.
+        """
         model = self.known().get(cid) or KnownModel(cid)
         if model.here and not self.damaged(cid):
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        sources = await self._sources(model)
-        wanted = name or model.name or None
-        fetching = partial(self._fetcher.fetch, cid, sources, name=wanted)
+        members = await self._members(model, alone=not ipfs_peers)
+        others = ipfs_peers or (() if model.holders else self._ipfs_peers)
+        sources: list[PeerBlocks | IpfsPeer] = [*members, *self._mesh.ipfs_sources(others)]
+        origin = await origin_at(self._mesh, [member.name for member in members], cid)
+        fetching = partial(self._fetcher.fetch, cid, sources, name=name or model.name or None, origin=origin)
         try:
             report = await fetching(progress=_without_note(on_progress))
         finally:
@@ -273,9 +291,10 @@ class Catalogue:
             self._serving.want(stored.cid_bytes, task)
         self._on_change()
 
-    async def _sources(self, model: KnownModel) -> list[PeerBlocks]:
-        """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked."""
-        with trio.move_on_after(_LINK_GRACE_S):
+    async def _members(self, model: KnownModel, *, alone: bool) -> list[PeerBlocks]:
+        """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked,
+        unless there are others to fetch from, and they are not `alone`."""
+        with trio.move_on_after(_LINK_GRACE_S if alone else 0):
             while not (sources := self._mesh.block_sources(model.holders or self._linked())) and model.holders:
                 await trio.sleep(_LOOK_EVERY_S)
             return sources

@@ -127,6 +127,12 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen-clients", metavar="HOST:PORT", help="take clients from other machines too, over TLS (off)"
     )
+    parser.add_argument(
+        "--public", action="store_true", default=None, help="give models that are not gated to any IPFS peer (off)"
+    )
+    parser.add_argument(
+        "--ipfs-peer", dest="ipfs_peers", action="append", metavar="ADDR", help="an IPFS peer to fetch from"
+    )
 
 
 def _add_client_token(commands: Any) -> None:

@@ -95,6 +95,8 @@ class Config:
     log_level: str
     log_json: bool
     listen_clients: HostPort | None
+    public: bool
+    ipfs_peers: tuple[str, ...]
 
     @cached_property
     def paths(self) -> Paths:
@@ -305,7 +307,8 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(each.strip() for each in texts)
 
 
-def _peers(value: Any) -> tuple[str, ...]:
+def peer_addresses(value: Any) -> tuple[str, ...]:
+    """Addresses that end in a peer id. Raises ValueError."""
     peers = _texts(value)
     for peer in peers:
         if not peer.startswith("/") or "/p2p/" not in peer:
@@ -375,10 +378,12 @@ _SETTINGS: Final = {
     "precision": _Setting(_one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
     "node_name": _Setting(_name, _default_name, "--name", "name"),
     "listen": _Setting(_texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
-    "peers": _Setting(_peers, tuple, "--peer", "peers"),
+    "peers": _Setting(peer_addresses, tuple, "--peer", "peers"),
     "join": _Setting(_token, lambda: None, "--join", "join"),
     "mdns": _Setting(_switch, lambda: True, "--no-mdns", "mdns"),
     "log_level": _Setting(_one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(_switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(_host_port, lambda: None, "--listen-clients", "listen_clients"),
+    "public": _Setting(_switch, lambda: False, "--public", "public"),
+    "ipfs_peers": _Setting(peer_addresses, tuple, "--ipfs-peer", "ipfs_peers"),
 }

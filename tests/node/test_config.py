@@ -182,7 +182,7 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         "BACKENDS": "cpu,openvino", "THREADS": "3", "MEMORY": "8G", "PRECISION": "bf16", "NAME": "desk",
         "LISTEN": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2", "PEERS": peer, "JOIN": "ian1x", "MDNS": "off",
         "LOG_LEVEL": "debug", "LOG_JSON": "yes", "LISTEN_CLIENTS": "[::]:4012",
-        "DISK_LIMIT": "90G",
+        "DISK_LIMIT": "90G", "PUBLIC": "true", "IPFS_PEERS": peer,
     }  # fmt: skip
     for key, value in given.items():
         monkeypatch.setenv(f"IPFS_ACCEL_{key}", value)
@@ -202,6 +202,8 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         log_json=True,
         listen_clients=HostPort("::", 4012),
         disk_limit=90 << 30,
+        public=True,
+        ipfs_peers=(peer,),
     )
 
 
