@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _MESSAGE: Final = 256 << 10
 #: Of peers that nothing is fetched from; each holds at most three answers, as read, as said and on its way.
 _MOST_GUESTS: Final = MAX_GUESTS
+#: A guest that has said and been told nothing for so long makes room for another.
+_REST_S: Final = 5.0
 #: How long a conversation stays without a stream from its peer, or anything to answer.
 _IDLE_S: Final = 30.0
 _READ: Final = 64 << 10
@@ -137,14 +139,19 @@ class Bitswap:
             _one_less(self._streams, peer_id)
 
     def _has_room(self, peer_id: str) -> bool:
-        """Whether this guest may speak. When there are as many as may, one that has long said nothing goes first."""
-        others = [each for each in self._conversations if each not in self._sources]
-        if peer_id in others or len(others) < _MOST_GUESTS:
+        """Whether this guest may speak. When there are as many as may, the one longest at rest makes room."""
+        staying = [each for each in self._conversations.values() if not each.scope.cancel_called]
+        others = [each for each in staying if each.peer_id not in self._sources]
+        if peer_id in self._conversations or len(others) < _MOST_GUESTS:
             return True
-        if (idle := next((each for each in others if each not in self._streams), None)) is not None:
-            self._conversations[idle].scope.cancel()
-        log.info("%s has to wait: %d IPFS peers are spoken with", peer_id, len(others))
-        return False
+        idle = min(others, key=lambda each: each.active_at)
+        if self._nursery is None or trio.current_time() - idle.active_at < _REST_S:
+            log.info("%s has to wait: %d IPFS peers are spoken with", peer_id, len(others))
+            return False
+        idle.scope.cancel()
+        if not self._is_member(idle.peer_id):
+            self._nursery.start_soon(self._host.disconnect, idle.peer_id)
+        return True
 
     async def _read_all(self, peer_id: str, stream: PeerStream) -> None:
         decoder, pace = Decoder(takes_blocks=False), Pace(_RATE, _AT_ONCE)

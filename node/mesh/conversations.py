@@ -30,7 +30,7 @@ class Conversation:
         self.ledger = Ledger()
         #: Set when there is something in the ledger.
         self.wanted = trio.Event()
-        self.heard_at = trio.current_time()
+        self.heard_at = self._said_at = trio.current_time()
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.nursery: trio.Nursery | None = None
@@ -40,6 +40,11 @@ class Conversation:
         self._speaking = trio.Lock()
         self._asked: dict[Asked, trio.MemorySendChannel[tuple[bytes, bytes | None]]] = {}
         self._taken_back: set[bytes] = set()
+
+    @property
+    def active_at(self) -> float:
+        """When anything last came or went."""
+        return max(self.heard_at, self._said_at)
 
     @property
     def asks(self) -> bool:
@@ -84,6 +89,7 @@ class Conversation:
                 for at in range(0, len(message), PIECE):
                     with trio.fail_after(_WRITE_DEADLINE_S):
                         await stream.send_all(message[at : at + PIECE])
+                    self._said_at = trio.current_time()
             except BaseException as error:  # half a message may be out, so nothing more can be said there
                 self._stream = None
                 await stream.aclose()

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 MAX_STRANGERS: Final = 40
+#: Peers; a guest's connections may be two, as both sides may have dialled.
 MAX_GUESTS: Final = 16
 #: How long a connection may stay without a link.
 STRANGER_S: Final = 20.0
@@ -66,7 +67,7 @@ class Strangers:
         self.is_member = is_member
         self.guest = guest
         self.places = Places(MAX_STRANGERS)
-        self.guests = Places(MAX_GUESTS)
+        self.guests = Places(2 * MAX_GUESTS)
 
     async def keep(self, scope: trio.CancelScope, peer_id: str, closed: trio.Event) -> None:
         """Returns when the connection is closed, or when it has had no link for too long and is no guest."""
