@@ -174,7 +174,7 @@ class Catalogue:
         members = await self._members(model, alone=not ipfs_peers)
         others = ipfs_peers or (() if model.holders else self._ipfs_peers)
         sources: list[PeerBlocks | IpfsPeer] = [*members, *self._mesh.ipfs_sources(others)]
-        origin = await origin_at(self._mesh, [member.name for member in members], cid)
+        origin = await origin_at(self._mesh, [member.name for member in members], cid, is_new=model.here is None)
         fetching = partial(self._fetcher.fetch, cid, sources, name=name or model.name or None, origin=origin)
         try:
             report = await fetching(progress=_without_note(on_progress))

@@ -18,11 +18,11 @@ _TIMEOUT_S: Final = 5.0
 _LONGEST: Final = 512
 
 
-async def origin_at(mesh: Mesh, peer_ids: Iterable[str], cid: bytes) -> Origin:
+async def origin_at(mesh: Mesh, peer_ids: Iterable[str], cid: bytes, *, is_new: bool) -> Origin:
     """Where a model came from, by the linked ones of these peers.
 
-    It is gated when any of them says so, and also when some do not answer and nobody says anything: what may have
-    been gated must not leave the cluster by way of this node.
+    It is gated when any of them says so. One that `is_new` here is so too when some do not answer and nobody says
+    anything: what may be gated must not leave the cluster by way of this node.
     """
     told: list[Origin] = []
     silent: list[str] = []
@@ -39,7 +39,7 @@ async def origin_at(mesh: Mesh, peer_ids: Iterable[str], cid: bytes) -> Origin:
     async with trio.open_nursery() as nursery:
         for peer_id in peer_ids:
             nursery.start_soon(ask, peer_id)
-    return _joined(told) if told else Origin(gated=bool(silent))
+    return _joined(told) if told else Origin(gated=is_new and bool(silent))
 
 
 async def _ask(mesh: Mesh, peer_id: str, cid: bytes) -> Origin | None:
