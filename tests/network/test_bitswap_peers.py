@@ -1,14 +1,11 @@
-"""IPFS peers of the tests' own, over real connections: one that behaves as Kubo from 0.37 on, and some that mean harm.
-
-They speak with the protobuf messages that come with libp2p, so that this node's own are held against others.
-"""
+"""IPFS peers over real connections: one that behaves as Kubo from 0.37 on, and some that mean harm."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
 import os
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +15,9 @@ from cluster import NodeProcess, make_echo_model
 from ipfs_accel_node import AccelError
 from ipfs_accel_node.node.content.cid import parse_cid
 from ipfs_accel_node.node.content.store import ModelStore
-from ipfs_accel_node.node.mesh import identity
-from ipfs_accel_node.node.mesh.host import Host
-from ipfs_accel_node.node.mesh.strangers import MAX_GUESTS, Guest
+from ipfs_accel_node.node.mesh.strangers import MAX_GUESTS
 from ipfs_accel_node.protocols.bitswap import PROTOCOL_ID, varint
+from ipfs_peer import Deaf, IpfsPeer, framed, ipfs_peer, new_message, wanting
 from striking import wait_until
 
 MIB = 1 << 20
@@ -35,104 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def everything_closed():
     yield
     gc.collect()
-
-
-def new_message(**fields):
-    from libp2p.bitswap.pb.bitswap_pb2 import Message
-
-    message = Message(**fields)
-    message.wantlist.full = False
-    return message
-
-
-def wanting(*cids, have=False):
-    message = new_message()
-    for cid in cids:
-        message.wantlist.entries.add(block=cid, priority=1, wantType=int(have), sendDontHave=True)
-    return message
-
-
-def framed(message) -> bytes:
-    data = message.SerializeToString()
-    return varint(len(data)) + data
-
-
-async def messages(stream):
-    """The messages of a stream to its end."""
-    waiting = b""
-    while data := await stream.receive_some():
-        waiting += data
-        while (end := message_end(waiting)) is not None:
-            start, stop = end
-            if stop > len(waiting):
-                break
-            message = new_message()
-            message.ParseFromString(waiting[start:stop])
-            waiting = waiting[stop:]
-            yield message
-
-
-def message_end(data):
-    """Where the first message begins and ends; None when not even its length is there."""
-    length = shift = at = 0
-    while True:
-        if at == len(data):
-            return None
-        length |= (data[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if data[at - 1] < 0x80:
-            return at, at + length
-
-
-class IpfsPeer:
-    """As Kubo from 0.37 on: all that it says goes over the one stream that it opened first."""
-
-    def __init__(self, host: Host, blocks: dict[bytes, bytes]) -> None:
-        self.host = host
-        self.blocks = blocks
-        self.heard, self.hear = trio.open_memory_channel(1000)
-        self.wants: list[bytes] = []
-        self.cancelled: list[bytes] = []
-        self._streams = {}
-        host.on_stream(PROTOCOL_ID, self._listen)
-
-    @property
-    def address(self) -> str:
-        return self.host.addresses()[0]
-
-    async def stream(self, peer_id: str):
-        if peer_id not in self._streams:
-            self._streams[peer_id] = await self.host.open_stream(peer_id, PROTOCOL_ID)
-        return self._streams[peer_id]
-
-    async def say(self, peer_id: str, message) -> None:
-        await (await self.stream(peer_id)).send_all(framed(message))
-
-    async def _listen(self, stream) -> None:
-        async for message in messages(stream):
-            assert message.HasField("wantlist")
-            self.heard.send_nowait(message)
-            await self.answer(stream.peer_id, message)
-
-    async def answer(self, peer_id, message) -> None:
-        for entry in message.wantlist.entries:
-            (self.cancelled if entry.cancel else self.wants).append(entry.block)
-            reply = new_message()
-            if entry.cancel:
-                continue
-            if (block := self.blocks.get(entry.block)) is not None:
-                reply.payload.add(prefix=entry.block[:-32], data=block)
-            else:
-                reply.blockPresences.add(cid=entry.block, type=1)
-            await self.say(peer_id, reply)
-
-
-@asynccontextmanager
-async def ipfs_peer(folder: Path, blocks=None, kind=IpfsPeer):
-    host = Host(identity.load_or_create(folder / f"{os.urandom(4).hex()}.key"))
-    host.guest = lambda _peer_id: Guest.SOURCE  # keeps connections, and takes as many streams as there may be
-    async with host.listening(["/ip4/127.0.0.1/tcp/0"]):
-        yield kind(host, blocks or {})
 
 
 class Blocks:
@@ -198,15 +96,15 @@ def test_follow_ups_on_the_first_stream_are_answered(victim, tmp_path, blocks_of
             await peer.host.connect(victim.ready["addresses"][0])
             lacking = b"\x01\x55\x12\x20" + bytes(32)
             await peer.say(victim.peer_id, wanting(blocks_of_victim[0], lacking, have=True))
-            told = (await peer.hear.receive()).blockPresences
+            told = (await peer.heard.receive()).blockPresences
             assert [(each.cid, each.type) for each in told] == [(blocks_of_victim[0], 0), (lacking, 1)]
             for cid in blocks_of_victim:
                 await peer.say(victim.peer_id, wanting(cid))
-                (block,) = (await peer.hear.receive()).payload
+                (block,) = (await peer.heard.receive()).payload
                 assert (block.prefix, hashlib.sha256(block.data).digest()) == (cid[:-32], cid[-32:])
             version_0 = blocks_of_victim[0][2:]
             await peer.say(victim.peer_id, wanting(version_0))
-            assert (await peer.hear.receive()).payload[0].prefix == b"\0\x70\x12\x20"
+            assert (await peer.heard.receive()).payload[0].prefix == b"\0\x70\x12\x20"
 
     run(act)
 
@@ -315,18 +213,11 @@ def test_a_peer_that_sends_nothing_of_use_is_given_up(victim, make_watch, tmp_pa
 # --- that mean harm: who fetches
 
 
-class Deaf(IpfsPeer):
-    """Takes streams, and reads nothing."""
-
-    async def _listen(self, stream) -> None:
-        await trio.sleep_forever()
-
-
 async def is_served(victim, folder, cid):
     async with ipfs_peer(folder) as friend:
         await friend.host.connect(victim.ready["addresses"][0])
         await friend.say(victim.peer_id, wanting(cid))
-        assert (await friend.hear.receive()).payload
+        assert (await friend.heard.receive()).payload
 
 
 def test_a_huge_wantlist_is_cut(victim, make_watch, tmp_path, blocks_of_victim):
@@ -387,9 +278,9 @@ async def until_served(peer, node, cid):
         with suppress(trio.BrokenResourceError, AccelError), trio.move_on_after(1):
             await peer.host.connect(node.ready["addresses"][0])
             await peer.say(node.peer_id, wanting(cid))
-            assert (await peer.hear.receive()).payload
+            assert (await peer.heard.receive()).payload
             return
-        peer._streams.clear()
+        peer.begin_anew()
         await trio.sleep(0.1)
 
 
@@ -411,7 +302,7 @@ def test_garbage_ends_a_stream_and_no_more(victim, make_watch, tmp_path, blocks_
             with suppress(trio.BrokenResourceError):
                 await stream.send_all(garbage)
             await peer.say(victim.peer_id, wanting(blocks_of_victim[0]))
-            assert (await peer.hear.receive()).payload
+            assert (await peer.heard.receive()).payload
 
     with make_watch(victim):
         run(act)
@@ -444,7 +335,7 @@ def test_a_stranger_learns_nothing_of_the_cluster(victim, tmp_path):
                 peer.host.on_stream(protocol, note)
             await peer.host.connect(victim.ready["addresses"][0])
             await peer.say(victim.peer_id, wanting(b"\x01\x55\x12\x20" + bytes(32)))
-            await peer.hear.receive()
+            await peer.heard.receive()
 
     run(act)
     wait_until(lambda: guests_of(victim) >= 0, what="an answer")
