@@ -6,10 +6,10 @@ It speaks with the protobuf messages that come with libp2p, so that the node's o
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import trio
 from ipfs_accel_node.node.mesh import identity
@@ -119,13 +119,10 @@ class Deaf(IpfsPeer):
         await trio.sleep_forever()
 
 
-P = TypeVar("P", bound=IpfsPeer)
-
-
 @asynccontextmanager
 async def ipfs_peer(
-    folder: Path, blocks: BlocksByCid | None = None, kind: Callable[[Host, BlocksByCid], P] = IpfsPeer
-) -> AsyncIterator[P]:
+    folder: Path, blocks: BlocksByCid | None = None, kind: type[IpfsPeer] = IpfsPeer
+) -> AsyncIterator[IpfsPeer]:
     """One that listens on loopback; its identity is kept in `folder`."""
     host = Host(identity.load_or_create(folder / f"{os.urandom(4).hex()}.key"))
     host.guest = lambda _peer_id: Guest.SOURCE  # keeps connections, and takes as many streams as there may be

@@ -130,7 +130,7 @@ class Bitswap:
 
     async def _hear(self, stream: PeerStream) -> None:
         peer_id = stream.peer_id
-        if peer_id not in self._sources and (self._served is None or not self._has_room(peer_id)):
+        if not self._may_speak(peer_id) or not self._has_room(peer_id):
             return
         self._streams[peer_id] += 1
         try:
@@ -138,11 +138,14 @@ class Bitswap:
         finally:
             _one_less(self._streams, peer_id)
 
+    def _may_speak(self, peer_id: str) -> bool:
+        return self._served is not None or peer_id in self._sources
+
     def _has_room(self, peer_id: str) -> bool:
-        """Whether this guest may speak. When there are as many as may, the one longest at rest makes room."""
+        """Whether there is a place for a guest. When there are as many as may, the one longest at rest makes room."""
         staying = [each for each in self._conversations.values() if not each.scope.cancel_called]
         others = [each for each in staying if each.peer_id not in self._sources]
-        if peer_id in self._conversations or len(others) < _MOST_GUESTS:
+        if peer_id in self._conversations or peer_id in self._sources or len(others) < _MOST_GUESTS:
             return True
         idle = min(others, key=lambda each: each.active_at)
         if self._nursery is None or trio.current_time() - idle.active_at < _REST_S:
@@ -156,7 +159,7 @@ class Bitswap:
     async def _read_all(self, peer_id: str, stream: PeerStream) -> None:
         decoder, pace = Decoder(takes_blocks=False), Pace(_RATE, _AT_ONCE)
         try:
-            while data := await stream.receive_some(_READ):
+            while (data := await stream.receive_some(_READ)) and self._may_speak(peer_id):
                 conversation = self.conversation(peer_id)
                 conversation.heard_at = trio.current_time()
                 decoder.takes_blocks = conversation.asks

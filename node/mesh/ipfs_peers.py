@@ -15,6 +15,7 @@ from .host import Host
 
 Deliver = Callable[[bytes, bytes | None], Awaitable[None]]
 
+_LEAVE_S: Final = 5.0
 #: The largest pause in what a peer sends while it owes a block.
 _SILENCE_S: Final = 10.0
 
@@ -41,10 +42,11 @@ class IpfsPeer:
                 await deliver(cid, block)
 
     async def aclose(self) -> None:
-        """Leaves the peer, and hangs up if this side had called and nobody else needs the connection."""
+        """Leaves the peer, also when cancelled, and hangs up if this side had called and nobody else is there."""
         self._taking.close()
-        if await self._bitswap.leave(self.name) and self._dialled and not self._host.is_member(self.name):
-            await self._host.disconnect(self.name)
+        with trio.move_on_after(_LEAVE_S, shield=True):
+            if await self._bitswap.leave(self.name) and self._dialled and not self._host.is_member(self.name):
+                await self._host.disconnect(self.name)
 
     async def _connect(self) -> None:
         """The peer's streams are taken from before the first word on: it may speak as soon as it is connected."""

@@ -308,17 +308,71 @@ def test_garbage_ends_a_stream_and_no_more(victim, make_watch, tmp_path, blocks_
         run(act)
 
 
-def test_a_node_that_is_not_public_takes_no_stream(tmp_path):
-    async def act():
-        async with ipfs_peer(tmp_path) as peer:
-            await peer.host.connect(node.ready["addresses"][0])
-            with pytest.raises(AccelError) as refused:
-                await peer.say(node.peer_id, wanting(b"\x01\x55\x12\x20" + bytes(32)))
-            assert refused.value.code == "peer-lost"
-
+@pytest.fixture
+def closed(tmp_path):
+    """A node that is not public."""
     with NodeProcess("closed", tmp_path / "closed", "--backends", "none") as node:
         node.wait_ready()
-        run(act)
+        yield node
+
+
+async def takes_streams(node, peer) -> bool:
+    """Whether it speaks Bitswap with this peer just now."""
+    await peer.host.connect(node.ready["addresses"][0])
+    with suppress(AccelError):
+        await (await peer.host.open_stream(node.peer_id, PROTOCOL_ID)).aclose()
+        return True
+    return False
+
+
+class Curious(IpfsPeer):
+    """Wants of whoever fetches from it what it is asked for, once it has answered that."""
+
+    async def answer(self, peer_id, message) -> None:
+        await super().answer(peer_id, message)
+        await self.say(peer_id, wanting(*self.wants))
+
+
+def test_a_node_that_is_not_public_takes_streams_of_its_sources_only_and_serves_nothing(closed, tmp_path):
+    blocks = Blocks(tmp_path, 5 * MIB)
+
+    async def act():
+        async with ipfs_peer(tmp_path, blocks, Curious) as peer:
+            assert not await takes_streams(closed, peer)
+            await fetch(closed, blocks.cid, peer)
+            while await takes_streams(closed, peer):
+                await trio.sleep(0.05)
+            heard = [peer.heard.receive_nowait() for _ in range(peer.heard.statistics().current_buffer_used)]
+            assert heard
+            assert not any(message.payload or message.blockPresences for message in heard)
+
+    run(act)
+
+
+def test_a_fetch_that_its_caller_left_leaves_nothing_open(closed, tmp_path):
+    class Silent(IpfsPeer):
+        async def answer(self, peer_id, message) -> None:
+            pass
+
+    async def act():
+        async with ipfs_peer(tmp_path, kind=Silent) as peer, ipfs_peer(tmp_path, kind=Silent) as other:
+            client = closed.client()
+            nothing = "bafybeib7uczfzs7y5cnbsy7uz6tkcxs5nk5zkmjvdk4yyn5qrk2rvapqfq"
+
+            def get():
+                with suppress(AccelError):
+                    client.get_model(nothing, ipfs_peers=[peer.address, other.address])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, get)
+                (wanted,) = (await peer.heard.receive()).wantlist.entries
+                await trio.to_thread.run_sync(client.close)
+            (taken_back,) = (await peer.heard.receive()).wantlist.entries
+            assert (taken_back.block, taken_back.cancel) == (wanted.block, True)
+            while await takes_streams(closed, peer) or await takes_streams(closed, other):
+                await trio.sleep(0.05)
+
+    run(act)
 
 
 def test_a_stranger_learns_nothing_of_the_cluster(victim, tmp_path):
