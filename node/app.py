@@ -31,13 +31,15 @@ from .candidates import CandidateBook
 from .catalogue import Catalogue, open_store
 from .config import Config
 from .content.outside import Outside
-from .content.store import ModelStore, StoreLock
+from .content.store import ModelStore, Origin, StoreLock
 from .dispatch import Dispatcher
+from .fetch_sources import FetchSources
 from .identity_card import IdentityCard
 from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
 from .pinning.cluster import ClusterPins
+from .public_blocks import PublicBlocks
 from .publishing import Publisher
 from .running import RunningJobs
 from .serving.service import ServingService, ServingSettings
@@ -150,7 +152,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         measurements_path=config.paths.measurements,
         on_change=changes.tell,
     )
-    peer_door = PeerDoor(card, serving, availability, running)
+    peer_door = PeerDoor(card, serving, availability, running, partial(_origin_of, store))
     bulk = BulkProcess(config.paths.content, config.listen)
     mesh = Mesh(
         MeshSettings(list(config.listen), bootstrap, config.mdns, config.node_name, config.paths.addresses, (FEATURE,)),
@@ -158,10 +160,12 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
         key,
         handler_for=lambda peer_id: BulkDoor(peer_id, bulk, lambda: mesh.addresses, peer_door),
         read_block=partial(_read_block, store),
+        served=PublicBlocks(store) if config.public else None,
         on_link=teller.linked,
     )
     outside = Outside(config.kubo, config.kubo_auth, config.gateways)
-    catalogue = Catalogue(store, serving, mesh, bulk, changes.tell, outside)
+    sources = FetchSources(mesh, bulk, outside, config.ipfs_peers)
+    catalogue = Catalogue(store, serving, mesh, sources, changes.tell)
     book = CandidateBook(card, serving, mesh.directory, catalogue.size, trio.current_time, availability)
     dispatcher = Dispatcher(card, catalogue, serving, mesh, book, availability, running)
     advertiser = Advertiser(config.node_name, availability, catalogue, serving, mesh)
@@ -197,6 +201,11 @@ def _path_of(store: ModelStore, cid: bytes) -> Path | None:
     return stored.path if stored else None
 
 
+def _origin_of(store: ModelStore, cid: bytes) -> Origin | None:
+    stored = store.get(cid)
+    return stored.origin if stored else None
+
+
 async def _read_block(store: ModelStore, cid: bytes) -> bytes | None:
     return await trio.to_thread.run_sync(store.read_block, cid)
 
@@ -220,6 +229,7 @@ def _ready_facts(config: Config, node: Node, key: bytes) -> dict[str, Any]:
         "socket": str(config.paths.socket),
         "data_dir": str(config.data_dir),
         "clients": node.tls.describe() if config.listen_clients else None,
+        "public": config.public,
     }
 
 

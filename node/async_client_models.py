@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,15 @@ class AsyncClientModels:
         return added
 
     async def get_model(
-        self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None
+        self,
+        model: str,
+        name: str | None = None,
+        *,
+        ipfs_peers: Sequence[str] = (),
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        return dict(await self._operate("model.get", on_progress, model=model, name=name))
+        told = {"from": list(ipfs_peers)} if ipfs_peers else {}
+        return dict(await self._operate("model.get", on_progress, model=model, name=name, **told))
 
     async def import_model(
         self,

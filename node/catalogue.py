@@ -6,8 +6,7 @@ Every path to a model's name, its files or its fetch goes through here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -16,21 +15,18 @@ from typing import Any
 import trio
 
 from ..backends.conversion import derived_prefix
-from ..protocols.bulk import FEATURE, METHOD, Ticket, TicketRequest
 from ..protocols.errors import AccelError, ErrorCode
-from .bulk.peer import ClosingSource, DirectPeer
-from .bulk.process import BulkProcess
 from .config import Paths
 from .content import names
 from .content.car_source import import_car
 from .content.cid import format_cid
 from .content.collection import DerivedForms, cannot_fit, oldest_first
-from .content.fetch import BlockSource, Fetcher, FetchReport
-from .content.outside import Outside, OutsideSource
+from .content.fetch import Fetcher, FetchReport
 from .content.profiles import DEFAULT, Profile
 from .content.store import ModelStore, Origin, StoredModel
+from .fetch_sources import FetchSources, Found
 from .judging import Verdict, judge
-from .mesh.block_streams import PeerBlocks
+from .known_model import KnownModel as KnownModel
 from .mesh.mesh import Mesh
 from .pace import Pace
 from .serving.service import ServingService
@@ -41,34 +37,12 @@ OnProgress = Callable[[str, int, int, str], None]
 _PROGRESS_EVERY_S = 0.1
 FetchProgress = Callable[[str, int, int], None]
 #: What the peers came to, that others may do better.
-_WORTH_LOOKING_OUTSIDE = frozenset({ErrorCode.CONTENT_NOT_FOUND, ErrorCode.CORRUPT_CONTENT})
-_LINK_GRACE_S = 10.0
-_LOOK_EVERY_S = 0.05
-#: Less than this is over before a bulk connection is open.
-_BULK_BYTES = 8 << 20
-#: The peer may have to start a process first.
-_TICKET_DEADLINE_S = 15.0
+_WORTH_LOOKING_ON = frozenset({ErrorCode.CONTENT_NOT_FOUND, ErrorCode.CORRUPT_CONTENT})
 
 
 def open_store(paths: Paths, limit: int | None = None) -> ModelStore:
     """The store of a data folder, which knows of its models' converted forms."""
     return ModelStore(paths.content, limit=limit, derived=DerivedForms(paths.cache, derived_prefix))
-
-
-@dataclass
-class KnownModel:
-    """A model somebody here has: its names, its size in bytes, its task, and who holds it."""
-
-    cid: bytes
-    names: set[str] = field(default_factory=set)
-    size: int = 0
-    task: str = ""
-    here: StoredModel | None = None
-    holders: set[str] = field(default_factory=set)
-
-    @property
-    def name(self) -> str:
-        return min(self.names, default="")
 
 
 class Catalogue:
@@ -79,17 +53,15 @@ class Catalogue:
         store: ModelStore,
         serving: ServingService,
         mesh: Mesh,
-        bulk: BulkProcess,
+        sources: FetchSources,
         on_change: Callable[[], None],
-        outside: Outside = Outside(),
     ) -> None:
         self._store = store
+        self._sources = sources
         self._serving = serving
         self._mesh = mesh
-        self._bulk = bulk
         self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
-        self._outside = outside
         #: Told of each model that was added here, not of those that were fetched.
         self.on_added: Callable[[StoredModel], None] = lambda _: None
         self._verdicts: dict[bytes, Verdict] = {}
@@ -188,41 +160,29 @@ class Catalogue:
         self.on_added(stored)
         return stored
 
-    async def get(self, cid: bytes, name: str | None, *, on_progress: OnProgress) -> dict[str, Any]:
-        """Fetches a model from the peers that advertise it. Raises AccelError content-not-found and others."""
+    async def get(
+        self, cid: bytes, name: str | None, *, ipfs_peers: Sequence[str] = (), on_progress: OnProgress
+    ) -> dict[str, Any]:
+        """Fetches a model from the peers that advertise it, and from the IPFS peers at these addresses.
+
+        Raises AccelError content-not-found and others.
+        """
         model = self.known().get(cid) or KnownModel(cid)
         if model.here and not self.damaged(cid):
             return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
-        wanted, progress = name or model.name or None, _with_pace(on_progress)
-        may_leave = not (model.here and model.here.origin.gated)
-        outside = self._outside.sources() if may_leave else []
-        try:
-            report = await self._fetch(model, wanted, outside, progress)
-        finally:
-            for source in outside:
-                await source.aclose()
-        return self._fetched(report)
+        progress, wanted = _with_pace(on_progress), name or model.name or None
+        async with self._sources.of(model, ipfs_peers) as found:
+            return self._fetched(await self._fetch(cid, wanted, found, progress))
 
-    async def _fetch(
-        self, model: KnownModel, name: str | None, outside: Sequence[OutsideSource], progress: FetchProgress
-    ) -> FetchReport:
-        """From the peers that say they have it; what nobody has, or they do not give, from outside as well.
-
-        Outside somebody learns what is asked for: while the cluster can, nobody there is asked.
-        """
-        peers = await self._sources(model)
+    async def _fetch(self, cid: bytes, name: str | None, found: Found, progress: FetchProgress) -> FetchReport:
+        fetching = partial(self._fetcher.fetch, cid, name=name, origin=found.origin, progress=progress)
         try:
-            first: Sequence[BlockSource] = peers if peers and model.holders else [*peers, *outside]
-            try:
-                return await self._fetcher.fetch(model.cid, first, name=name, progress=progress)
-            except AccelError as error:
-                if first is not peers or not outside or error.code not in _WORTH_LOOKING_OUTSIDE:
-                    raise
-                log.info("%s is looked for outside the cluster: %s", format_cid(model.cid), error.message)
-            return await self._fetcher.fetch(model.cid, outside, name=name, progress=progress)
-        finally:
-            for source in peers:
-                await source.aclose()
+            return await fetching(found.first)
+        except AccelError as error:
+            if not found.later or error.code not in _WORTH_LOOKING_ON:
+                raise
+            log.info("%s is looked for outside the cluster: %s", format_cid(cid), error.message)
+        return await fetching(found.later)
 
     async def import_car(
         self, path: Path, name: str | None, *, root: bytes | None, origin: Origin, on_progress: OnProgress
@@ -331,29 +291,6 @@ class Catalogue:
         if task := self.task_of(stored):
             self._serving.want(stored.cid_bytes, task)
         self._on_change()
-
-    async def _sources(self, model: KnownModel) -> list[ClosingSource]:
-        """Those that hold it, or everyone when nobody says so. A holder just heard of gets a moment to be linked."""
-        with trio.move_on_after(_LINK_GRACE_S):
-            while not (sources := self._mesh.block_sources(model.holders or self._linked())) and model.holders:
-                await trio.sleep(_LOOK_EVERY_S)
-            return [self._directly(model, source) for source in sources]
-        return []
-
-    def _directly(self, model: KnownModel, blocks: PeerBlocks) -> ClosingSource:
-        """The peer with its bulk connection, where it has one and the model is worth it."""
-        link = self._mesh.link(blocks.name)
-        if model.size < _BULK_BYTES or link is None or FEATURE not in link.facts.features:
-            return blocks
-
-        async def ask(key: bytes) -> Ticket:
-            asked = TicketRequest(model.cid, key).arguments()
-            return Ticket.parse(await link.channel.call(METHOD, asked, timeout=_TICKET_DEADLINE_S))
-
-        return DirectPeer(blocks, self._bulk, ask, self._mesh.directory.moved)
-
-    def _linked(self) -> Iterable[str]:
-        return [peer.peer_id for peer in self._mesh.directory.peers() if peer.linked]
 
 
 def _names(name: str | None) -> set[str]:

@@ -135,6 +135,12 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kubo-publish", action="store_true", default=None, help="give what is added here to it, too")
     parser.add_argument("--gateway", dest="gateways", action="append", metavar="URL", help="an IPFS gateway for blocks")
     parser.set_defaults(kubo_auth=None)  # a password does not belong where every process sees it
+    parser.add_argument(
+        "--public", action="store_true", default=None, help="give models that are not gated to any IPFS peer (off)"
+    )
+    parser.add_argument(
+        "--ipfs-peer", dest="ipfs_peers", action="append", metavar="ADDR", help="an IPFS peer to fetch from"
+    )
 
 
 def _add_client_token(commands: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,20 @@ class ClientModels:
             return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments(cid_profile)))
 
     def get_model(
-        self, model: str, name: str | None = None, *, on_progress: OnProgress | None = None
+        self,
+        model: str,
+        name: str | None = None,
+        *,
+        ipfs_peers: Sequence[str] = (),
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """Fetches a model from the peers that have it."""
-        return dict(self._operate("model.get", on_progress, model=model, name=name))
+        """Fetches a model from the peers that have it, and from the IPFS peers at the addresses `ipfs_peers`.
+
+        Raises:
+            AccelError: content-not-found with what became of each peer, corrupt-content, not-a-model, disk-full, ….
+        """
+        told = {"from": list(ipfs_peers)} if ipfs_peers else {}
+        return dict(self._operate("model.get", on_progress, model=model, name=name, **told))
 
     def import_model(
         self,

@@ -103,6 +103,8 @@ class Config:
     kubo_auth: str | None
     kubo_publish: bool
     gateways: tuple[str, ...]
+    public: bool
+    ipfs_peers: tuple[str, ...]
 
     @cached_property
     def paths(self) -> Paths:
@@ -303,6 +305,8 @@ _SETTINGS: Final = {
     "kubo_auth": _Setting(values.authorization, lambda: None, "kubo_auth", "kubo_auth"),
     "kubo_publish": _Setting(values.switch, lambda: False, "--kubo-publish", "kubo_publish"),
     "gateways": _Setting(values.gateways, tuple, "--gateway", "gateways"),
+    "public": _Setting(values.switch, lambda: False, "--public", "public"),
+    "ipfs_peers": _Setting(values.peers, tuple, "--ipfs-peer", "ipfs_peers"),
 }
 #: The settings by the names that `Config` has for them; a flag of `start` goes by the same.
 FIELDS: Final = tuple(_SETTINGS)

@@ -27,12 +27,14 @@ from ..mesh.directory import Peer
 from ..mesh.mesh import Mesh
 from ..running import RunningJobs
 from ..serving.service import ServingService
+from ..setting_values import peers
 from .local import Operation
 
 _LOOK_EVERY_S = 0.05
 _TELL_EVERY_S = 5.0
 _LONGEST_WAIT_S = 30 * 86_400.0
 _LONGEST_ORIGIN = 512
+_MOST_ADDRESSES = 32
 
 
 class Operations:
@@ -101,6 +103,8 @@ class Operations:
             "threads": self._config.threads,
             "kubo": self._config.kubo,
             "gateways": list(self._config.gateways),
+            "public": self._config.public,
+            "ipfs": {"peers": self._mesh.bitswap.guests, "sent": self._mesh.bitswap.sent},
         }
 
     async def peers(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
@@ -132,8 +136,8 @@ class Operations:
         }
 
     async def get(self, call: IncomingCall) -> dict[str, Any]:
-        cid = self._catalogue.resolve(_text(call, "model"))
-        return await self._catalogue.get(cid, _optional_text(call, "name"), on_progress=call.progress)
+        cid, name = self._catalogue.resolve(_text(call, "model")), _optional_text(call, "name")
+        return await self._catalogue.get(cid, name, ipfs_peers=_addresses(call, "from"), on_progress=call.progress)
 
     async def import_car(self, call: IncomingCall) -> dict[str, Any]:
         root, path = _optional_text(call, "root"), Path(_text(call, "path"))
@@ -284,6 +288,18 @@ def _text(call: IncomingCall, key: str) -> str:
 
 def _optional_text(call: IncomingCall, key: str) -> str | None:
     return _text(call, key) if call.arguments.get(key) is not None else None
+
+
+def _addresses(call: IncomingCall, key: str) -> tuple[str, ...]:
+    """None where it was not given."""
+    value = call.arguments.get(key) or ()
+    try:
+        addresses = peers(value) if value else ()
+    except ValueError as error:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{call.method}: {error}") from None
+    if len(addresses) > _MOST_ADDRESSES:
+        raise AccelError(ErrorCode.BAD_INPUT, f"{call.method} takes {_MOST_ADDRESSES} addresses")
+    return addresses
 
 
 def _origin(call: IncomingCall) -> Origin:

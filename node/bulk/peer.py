@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..content.exchange import BlockSource, Deliver, FetchEndsError, Settled
-from ..content.orders import Order, Outcome
+from ..content.orders import Order, Outcome, in_parts
 from ..content.places import LeafMismatchError
 from .process import BulkProcess, Connection, TicketAsker
 
@@ -50,9 +50,13 @@ class DirectPeer:
             AccelError: when the peer refuses, breaks the protocol, is silent or leaves.
             FetchEndsError: the bytes cannot be written here, whoever they come from.
         """
-        connection = await self._connected()
-        if connection is None:
-            return False
+        for part in in_parts(orders):
+            connection = await self._connected()
+            if connection is None or not await self._write(connection, part, settled):
+                return False
+        return True
+
+    async def _write(self, connection: Connection, orders: Sequence[Order], settled: Settled) -> bool:
         began, size = time.monotonic(), 0
 
         def progress(outcome: str, number: int, bytes_moved: int, _note: str) -> None:

@@ -40,9 +40,8 @@ class BulkProcess:
 
     def __init__(self, store: Path, listen: Sequence[str]) -> None:
         """`listen` are the node's own multiaddrs."""
-        self._arguments = ["--store", str(store)]
-        for address in listen:
-            self._arguments += ["--listen", str(beside(address))]
+        self._store = store
+        self._listen = listen
         self._nursery: trio.Nursery | None = None
         self._running: _Life | None = None
         self._starting = trio.Lock()
@@ -91,8 +90,11 @@ class BulkProcess:
 
     async def _live(self, *, task_status: trio.TaskStatus[Any]) -> None:
         """One life, from its start to its end, however that comes."""
+        arguments = ["--store", str(self._store)]
+        for address in self._listen:
+            arguments += ["--listen", str(beside(address))]
         try:
-            process = await WorkerProcess.start_module(_MODULE, self._arguments, log)
+            process = await WorkerProcess.start_module(_MODULE, arguments, log)
         except OSError as error:
             log.warning("the bulk process cannot be started: %s", error)
             task_status.started(None)

@@ -188,7 +188,7 @@ def info(options: argparse.Namespace) -> None:
 
 def get(options: argparse.Namespace) -> None:
     with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
-        got = client.get_model(options.model, options.name, on_progress=report)
+        got = client.get_model(options.model, options.name, ipfs_peers=options.ipfs_peers, on_progress=report)
     if options.json:
         print_json(got)
         return

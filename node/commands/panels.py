@@ -19,7 +19,7 @@ _SHORT_CID: Final = 12
 
 
 def header(facts: Facts, *, whole_id: bool = False) -> list[str]:
-    """Two lines: who this node is and what it has; what its jobs did."""
+    """Some lines: who this node is and what it has; what its jobs did; whether it is public."""
     peer = facts["peer_id"] if whole_id else short_peer(facts["peer_id"])
     jobs, memory = facts["jobs"], facts["memory"]
     told = [f"[bold]{jobs['running']} running[/]" if jobs["running"] else "none running", f"{jobs['completed']} done"]
@@ -29,7 +29,17 @@ def header(facts: Facts, *, whole_id: bool = False) -> list[str]:
         f"up {duration(facts['uptime_s'])} · {count(facts['peers'], 'peer')} · {count(facts['models'], 'model')} · "
         f"{size(memory['used'])} of {size(memory['limit'])} for models",
         "jobs: " + " · ".join(told),
+        *_public(facts),
     ]
+
+
+def _public(facts: Facts) -> list[str]:
+    """Nothing for a node that gives blocks to its cluster only."""
+    if not facts.get("public"):
+        return []
+    ipfs = facts["ipfs"]
+    given = f"{count(ipfs['peers'], 'IPFS peer')} now, {size(ipfs['sent'])} given"
+    return [f"[yellow]public[/]: models that are not gated go to any IPFS peer · {given}"]
 
 
 def backends(facts: Facts) -> Table:

@@ -26,9 +26,13 @@ def add_models(commands: Any) -> None:
     listing = add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
-    get = add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…")
+    get = add(models, "get", "models:get", "fetch a model from the peers that have it", "model get bafybei…\n"
+              f"  {PROGRAM} model get bafybei… --from /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW…")  # fmt: skip
     get.add_argument("model", metavar="MODEL")
     get.add_argument("--name", help="what to call it here")
+    get.add_argument(
+        "--from", dest="ipfs_peers", action="append", default=[], metavar="ADDR", help="an IPFS peer that has it"
+    )
     _add_car(models)
     publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
                   "model publish minilm")  # fmt: skip

@@ -61,6 +61,11 @@ class _ForPeople:
             out.print(f"\nClients on other machines find this node over TLS at {safe(', '.join(clients['addresses']))}")
             out.print("with this client token in a file that only they can read, or in IPFS_ACCEL_CLIENT_TOKEN:")
             out.print(f"  {clients['token']}", soft_wrap=True)
+        if facts["public"]:
+            out.print("\n[bold yellow]public[/]: any IPFS peer that reaches this node may fetch the models on it, "
+                      "but for gated ones, without being asked for a key. From Kubo:", soft_wrap=True)  # fmt: skip
+            for address in facts["addresses"]:
+                out.print(f"  ipfs swarm connect {address}", soft_wrap=True)
         out.print("[dim]Ctrl-C stops the node when its jobs have finished; a second one, at once.[/]")
         sys.stdout.flush()
 

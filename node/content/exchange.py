@@ -48,7 +48,7 @@ class BlockSource(Protocol):
     name: str
 
     async def fetch(self, cids: Sequence[bytes], deliver: Deliver) -> None:
-        """Awaits `deliver(cid, block or None)` for each, in order. Raises AccelError when the source is lost.
+        """Awaits `deliver(cid, block or None)` for each as it comes. Raises AccelError when the source is lost.
 
         It is called once at a time, and may be cancelled at any await.
         """

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 class _HeldFile:
     path: Path
     entry: FileEntry
+    open: bool
 
 
 class BlockIndex:
@@ -28,23 +29,39 @@ class BlockIndex:
 
     def __init__(self) -> None:
         self._nodes: dict[bytes, bytes] = {}
+        self._open_nodes: set[bytes] = set()
         #: By a leaf's digest where it is: the place of its file in `_files` << 32 | its number in that file.
         self._holders: dict[bytes, int] = {}
         self._files: list[_HeldFile] = []
         self._damaged: set[bytes] = set()
 
-    def add(self, folder: Path, contents: Contents) -> None:
-        """Raises AccelError bad-cid when `contents` names its nodes wrongly."""
+    def add(self, folder: Path, contents: Contents, *, is_open: bool = True) -> None:
+        """`is_open` says that the blocks may go to anybody. Raises AccelError bad-cid when it names nodes wrongly."""
         for cid, block in contents.nodes.items():
             digest = parts(cid).digest
             if digest is not None:
                 self._nodes[digest] = block
+                if is_open:
+                    self._open_nodes.add(digest)
         for entry in contents.files:
             place = len(self._files) << 32
-            self._files.append(_HeldFile(folder / entry.path, entry))
+            self._files.append(_HeldFile(folder / entry.path, entry, is_open))
             for digest in entry.split():
-                self._holders.setdefault(digest, place)
+                known = self._holders.setdefault(digest, place)
+                if is_open and not self._files[known >> 32].open:
+                    self._holders[digest] = place
                 place += 1
+
+    def is_open(self, cid: bytes) -> bool:
+        """Whether a model that may go to anybody has the block. Looks at no file."""
+        try:
+            digest = parts(cid).digest
+        except AccelError:
+            return False
+        if digest is None or digest in self._open_nodes:
+            return digest is not None
+        place = self._holders.get(digest)
+        return place is not None and self._files[place >> 32].open
 
     def read(self, cid: bytes) -> bytes | None:
         """The block, or None when no stored model has it sound. What is damaged on disk is logged, once a block.

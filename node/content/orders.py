@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -14,8 +16,11 @@ from ...protocols.errors import AccelError, ErrorCode
 from .disk import coded_errors, write_at
 from .leaves import DIGEST, unwrap
 
-#: A leaf that is in more places than these comes another way, so that an order stays small.
-MOST_PLACES: Final = 64
+#: A leaf in more places, or with more around its bytes, comes another way, so that an order stays small.
+MOST_PLACES: Final = 8
+MOST_AROUND: Final = 1024
+#: So many bytes of orders go to the process at once; a call takes 256 KiB.
+_PART_BYTES: Final = 128 << 10
 
 
 class Outcome(StrEnum):
@@ -35,6 +40,12 @@ class Order:
     head: bytes
     tail: bytes
     places: tuple[tuple[str, int], ...]
+
+    @property
+    def packed_bytes(self) -> int:
+        """About what it takes to say it, and never less."""
+        places = sum(len(os.fsencode(path)) + 16 for path, _ in self.places)
+        return len(self.cid) + len(self.head) + len(self.tail) + places + 32
 
     def packed(self) -> list[Any]:
         return [self.cid, self.length, self.head, self.tail, [list(place) for place in self.places]]
@@ -70,3 +81,17 @@ class Order:
                 f"{path} is said to have a leaf of {self.length} bytes, and its block has {len(block)}",
             )
         return data
+
+
+def in_parts(orders: Iterable[Order]) -> Iterator[list[Order]]:
+    """The same orders, as many at once as one call takes."""
+    part: list[Order] = []
+    size = 0
+    for order in orders:
+        if part and size + order.packed_bytes > _PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(order)
+        size += order.packed_bytes
+    if part:
+        yield part

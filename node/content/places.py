@@ -17,7 +17,7 @@ from ...protocols.errors import AccelError, ErrorCode
 from .contents import Contents
 from .disk import coded_errors, is_hole, read_at, write_at
 from .leaves import BARE, FileEntry
-from .orders import MOST_PLACES, Order
+from .orders import MOST_AROUND, MOST_PLACES, Order
 
 
 class LeafMismatchError(AccelError):
@@ -109,10 +109,10 @@ class Places:
         return True
 
     def order(self, leaf: int) -> Order | None:
-        """The leaf for somebody else to fetch and write; None for one that is in too many places for that."""
-        if len(self._repeats.get(leaf, ())) >= MOST_PLACES:
-            return None
+        """The leaf for somebody else to fetch and write; None for one that is too much to say."""
         made = self._make(leaf)
+        if len(self._repeats.get(leaf, ())) >= MOST_PLACES or len(made.head) + len(made.tail) > MOST_AROUND:
+            return None
         places = (
             (str(self._folder / file.path), file.extent(number)[0])
             for file, numbers in self._all_places(leaf)

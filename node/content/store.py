@@ -78,6 +78,10 @@ class ModelStore:
         """A block of any stored model, verified; None when it is not here, or is damaged on disk."""
         return self._index.read(cid)
 
+    def is_open(self, cid: bytes) -> bool:
+        """Whether a block may go to anybody: a model that is not gated has it. Quick enough for an event loop."""
+        return self._index.is_open(cid)
+
     def verify(self, cid: bytes, progress: OnProgress = lambda *_: None) -> list[str]:
         """Reads a whole model again: which of its files no longer have the bytes that its CID says.
 
@@ -186,11 +190,15 @@ class ModelStore:
                 self._layout.write_label(cid, label)
                 if not keep_old:
                     self._place(cid, folder, aside)
+                was_open = cid in self._stored and not self._stored[cid].label.gated
                 if cid not in self._contents:
-                    self._index.add(self._layout.model(cid), contents)
                     self._contents[cid] = contents
+                    self._index.add(self._layout.model(cid), contents, is_open=not label.gated)
                 self._damaged.pop(cid, None)
-                return self._remember(cid, label)
+                stored = self._remember(cid, label)
+                if was_open and label.gated:
+                    self._reindex()
+                return stored
 
     def rename(self, cid: bytes, name: str) -> StoredModel:
         """Gives a model another name; an empty one takes it away. Raises AccelError unknown-model, bad-input."""
@@ -296,8 +304,8 @@ class ModelStore:
             contents = self._layout.read_contents(cid) or self._layout.recover(cid)
             if contents is not None:
                 self._contents[cid] = contents
-                self._index.add(self._layout.model(cid), contents)
-                self._remember(cid, self._layout.read_label(cid))
+                stored = self._remember(cid, self._layout.read_label(cid))
+                self._index.add(stored.path, contents, is_open=not stored.label.gated)
 
     def _is_near(self, folder: Path) -> bool:
         """Whether it lies on the store's own disk, so that it can be moved."""
@@ -343,7 +351,7 @@ class ModelStore:
         """Replaces the index whole, so that a reader in another thread sees the old one or the new one."""
         index = BlockIndex()
         for cid, contents in self._contents.items():
-            index.add(self._layout.model(cid), contents)
+            index.add(self._layout.model(cid), contents, is_open=not self._stored[cid].label.gated)
         self._index = index
 
     def _require(self, cid: bytes) -> StoredModel:

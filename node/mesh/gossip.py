@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -17,6 +18,7 @@ from ...protocols.errors import ProtocolError
 from ...protocols.sealing import cluster_id, open_sealed, peer_id_of, seal
 from .host import Host
 from .identity import Identity
+from .pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Gossip:
             self._pubsub, router = _pubsub(self._host.libp2p)
             for protocol in router.get_protocols():
                 self._host.libp2p.set_stream_handler(protocol, self._listen)
+            self._pubsub._handle_new_peer_with_retry = partial(self._greet, self._pubsub._handle_new_peer_with_retry)
         async with background_trio_service(self._pubsub), background_trio_service(router):
             await self._pubsub.wait_until_ready()
             self._pubsub.set_topic_validator(self._topic, self._is_sound, False)
@@ -85,6 +88,14 @@ class Gossip:
         if peer_id != self._identity.peer_id:
             self._on_advert(peer_id, adverts.decode(body))
         return peer_id
+
+    async def _greet(self, greet: Callable[..., Awaitable[None]], peer_id: Any, *rest: Any) -> None:
+        """Speaks to members only: others would be told the topic, and be asked for GossipSub again and again."""
+        while not self._host.is_member(str(peer_id)):
+            if not self._host.is_connected(str(peer_id)):
+                return
+            await trio.sleep(_LOOK_EVERY_S)
+        await greet(peer_id, *rest)
 
     async def _listen(self, stream: Any) -> None:
         """Hears members only, and no faster than anybody has anything to say."""
@@ -122,25 +133,18 @@ class Gossip:
 
 
 class _Paced:
-    """A stream that is read at a bounded pace: what comes faster waits in the window, and then at its sender."""
+    """A stream that is read at a bounded pace."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._level = 0.0
-        self._counted_at = trio.current_time()
+        self._pace = Pace(_RATE, _AT_ONCE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     async def read(self, n: int | None = None) -> bytes:
         data: bytes = await self._stream.read(n)
-        now = trio.current_time()
-        self._level = max(0.0, self._level - (now - self._counted_at) * _RATE)
-        self._counted_at = now
-        if n != 1:  # a message's length is read by the byte
-            self._level += max(len(data), _LEAST)
-        if self._level > _AT_ONCE:
-            await trio.sleep((self._level - _AT_ONCE) / _RATE)
+        await self._pace.wait_for(0 if n == 1 else max(len(data), _LEAST))  # a message's length is read by the byte
         return data
 
 

@@ -15,7 +15,7 @@ import trio
 from ...protocols.errors import AccelError, ErrorCode
 from . import workarounds
 from .identity import Identity
-from .strangers import Strangers
+from .strangers import Guest, Strangers
 from .streams import PeerStream
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,15 @@ class Host:
             warnings.simplefilter("ignore")
             self.libp2p = _new_host(identity)
         network = self.libp2p.get_network()
-        network.strangers = Strangers(lambda peer_id: self.is_member(peer_id))
+        network.strangers = Strangers(lambda peer_id: self.is_member(peer_id), lambda peer_id: self.guest(peer_id))
         network.set_resource_manager(
             None
         )  # it keeps count of connections that ended, and lets nobody in when it is full
         self.peer_id = identity.peer_id
         #: Whether a peer has a link; until somebody says so, nobody has.
         self.is_member: Callable[[str], bool] = lambda _peer_id: False
+        #: What a peer without a link may do here beyond saying its hello.
+        self.guest: Callable[[str], Guest] = lambda _peer_id: Guest.NO
 
     @asynccontextmanager
     async def listening(self, addresses: list[str]) -> AsyncIterator[None]:
@@ -81,6 +83,15 @@ class Host:
                 await peer_stream.aclose()
 
         self.libp2p.set_stream_handler(protocol, contained)
+
+    def off_stream(self, protocol: str) -> None:
+        """Takes no more streams of a protocol."""
+        self.libp2p.remove_stream_handler(protocol)
+
+    def is_connected(self, peer_id: str) -> bool:
+        from libp2p.peer.id import ID
+
+        return bool(self.libp2p.get_network().get_connections(ID.from_string(peer_id)))
 
     async def connect(self, address: str) -> str:
         """Connects to `…/p2p/<peer id>` and gives the peer id. Raises AccelError peer-lost, bad-config."""

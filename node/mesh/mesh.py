@@ -2,7 +2,8 @@
 
 Host (libp2p) ─┬─ Links (hello, channel, pings) ◄─ Dialler ◄─ join token, address book, mDNS, peers' addresses
                ├─ Gossip (adverts) ─► Directory
-               └─ BlockServer, PeerBlocks
+               ├─ BlockServer, PeerBlocks
+               └─ Bitswap, IpfsPeer: blocks from and to those who are no members
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from ...protocols.sealing import cluster_id
 from ..channel import Handler
 from ..exchanges import Incoming, IncomingCall
 from .address_book import AddressBook
+from .bitswap import Bitswap, Served
 from .block_streams import BlockServer, PeerBlocks, ReadBlock
 from .dialling import Dialler
 from .directory import Directory
 from .gossip import Gossip
 from .host import Host
 from .identity import Identity
+from .ipfs_peers import IpfsPeer, by_peer
 from .links import Link, Links
 from .mdns import announcing
 
@@ -66,9 +69,10 @@ class Mesh:
         *,
         handler_for: Callable[[str], Handler],
         read_block: ReadBlock,
+        served: Served | None = None,
         on_link: Callable[[str], None],
     ) -> None:
-        """`on_link` is told the name of each peer with which a link came up."""
+        """`on_link` is told the name of each peer with which a link came up; `served` is for any IPFS peer."""
         self._settings = settings
         self._cluster = cluster_id(cluster_key)
         self._incarnation = time.time_ns()
@@ -84,6 +88,8 @@ class Mesh:
         self._dialler = Dialler(self._host, self._links)
         self._gossip = Gossip(self._host, identity, cluster_key, self._advertised)
         self._blocks = BlockServer(self._host, read_block, self._is_member)
+        self.bitswap = Bitswap(self._host, served, self._is_member)
+        self._host.guest = self.bitswap.guest
         self._nursery: trio.Nursery | None = None
         self.peer_id = identity.peer_id
         self.addresses: list[str] = []
@@ -97,6 +103,7 @@ class Mesh:
             await stack.enter_async_context(self._host.listening(self._settings.listen))
             self.addresses = self._host.addresses()
             await stack.enter_async_context(self._gossip.running())
+            await stack.enter_async_context(self.bitswap.running())
             if self._settings.mdns and self.addresses:
                 await stack.enter_async_context(announcing(self.peer_id, self._cluster, self.addresses, self._heard))
             async with trio.open_nursery() as nursery:
@@ -131,6 +138,11 @@ class Mesh:
     def block_sources(self, peer_ids: Iterable[str]) -> list[PeerBlocks]:
         """The linked ones among these peers, as sources of blocks."""
         return [PeerBlocks(self._host, self.directory, peer) for peer in peer_ids if self._links.get(peer) is not None]
+
+    def ipfs_sources(self, addresses: Iterable[str]) -> list[IpfsPeer]:
+        """The IPFS peers at these addresses, as sources of blocks; this node itself is left out."""
+        peers = by_peer(addresses).items()
+        return [IpfsPeer(self._host, self.bitswap, peer, told) for peer, told in peers if peer != self.peer_id]
 
     # --- inside
 

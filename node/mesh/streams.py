@@ -37,6 +37,12 @@ class PeerStream:
     def peer_id(self) -> str:
         return str(self._stream.muxed_conn.peer_id)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still be sent on it."""
+        muxed = self._muxed
+        return not (muxed.closed or muxed.send_closed or muxed.conn.event_shutting_down.is_set())
+
     async def widen(self, window: int = BULK_WINDOW) -> None:
         """Lets the peer send `window` bytes ahead, for bulk."""
         if window > self._window:
@@ -85,7 +91,7 @@ class PeerStream:
         """How many bytes may go now, at least one: yamux's own write sleeps 10 ms at a time and gives up after 5 s."""
         muxed = self._muxed
         while True:
-            if muxed.closed or muxed.send_closed or muxed.conn.event_shutting_down.is_set():
+            if not self.is_open:
                 raise trio.BrokenResourceError("the stream is closed")
             if muxed.send_window > 0:
                 size = min(wanted, muxed.send_window)

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import trio
 
+from .strangers import Guest, Strangers
+
 log = logging.getLogger(__name__)
 
 #: A frame that cannot be written for this long has a peer whose connection is stuck.
@@ -20,6 +22,8 @@ _FRAME_DEADLINE_S: Final = 30.0
 #: Open streams of one connection; a peer needs fewer than ten, and before it has a link fewer still.
 _MAX_STREAMS: Final = 64
 _MAX_STRANGERS_STREAMS: Final = 8
+#: Kubo before 0.37 opens a stream for each block that it sends, eight at once.
+_MAX_SOURCES_STREAMS: Final = 24
 #: The largest frame of yamux, and the largest message of anything else that is read whole, in bytes.
 _MAX_FRAME: Final = 16 << 20
 _MAX_MESSAGE: Final = 256 << 10
@@ -179,8 +183,7 @@ def _contained_stream(inner: Callable[[Any, Any], Awaitable[None]]) -> Callable[
 
     async def handle(self: Any, stream: Any) -> None:
         try:
-            is_member = self.swarm.strangers.is_member(str(self.muxed_conn.peer_id))
-            if len(self.streams) >= (_MAX_STREAMS if is_member else _MAX_STRANGERS_STREAMS):
+            if len(self.streams) >= _most_streams(self.swarm.strangers, str(self.muxed_conn.peer_id)):
                 await stream.reset()
             else:
                 await inner(self, stream)
@@ -190,6 +193,12 @@ def _contained_stream(inner: Callable[[Any, Any], Awaitable[None]]) -> Callable[
                 await _quietly(stream.reset)
 
     return handle
+
+
+def _most_streams(strangers: Strangers, peer_id: str) -> int:
+    if strangers.is_member(peer_id):
+        return _MAX_STREAMS
+    return _MAX_SOURCES_STREAMS if strangers.guest(peer_id) is Guest.SOURCE else _MAX_STRANGERS_STREAMS
 
 
 def _with_contained_tasks(run_task: Callable[..., None]) -> Callable[..., None]:

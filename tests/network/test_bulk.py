@@ -102,3 +102,13 @@ def test_a_stranger_gets_nothing_out_of_the_port(pair):
         client.remove_model(cid)
         assert client.get_model(cid)["already"] is False
     assert bulk_of(holder) == [serving]
+
+
+def test_a_node_that_is_killed_leaves_no_bulk_process(pair):
+    holder, asker, cid = pair
+    with asker.client() as client:
+        client.get_model(cid)
+    (serving,) = bulk_of(holder)
+    holder.kill()
+    psutil.wait_procs([serving], 20)
+    assert not serving.is_running()

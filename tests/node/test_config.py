@@ -182,7 +182,7 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         "BACKENDS": "cpu,openvino", "THREADS": "3", "MEMORY": "8G", "PRECISION": "bf16", "NAME": "desk",
         "LISTEN": "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2", "PEERS": peer, "JOIN": "ian1x", "MDNS": "off",
         "LOG_LEVEL": "debug", "LOG_JSON": "yes", "LISTEN_CLIENTS": "[::]:4012",
-        "CID_PROFILE": "unixfs-v0-2015",
+        "CID_PROFILE": "unixfs-v0-2015", "PUBLIC": "true", "IPFS_PEERS": peer,
         "DISK_LIMIT": "90G", "KUBO": "/ip4/127.0.0.1/tcp/5001", "KUBO_AUTH": "Bearer x", "KUBO_PUBLISH": "1",
         "GATEWAYS": "https://a.example/, http://b.example:8080", "PIN_GRACE": "45",
     }  # fmt: skip
@@ -210,6 +210,8 @@ def test_every_setting_has_a_variable(tmp_path, monkeypatch):
         gateways=("https://a.example", "http://b.example:8080"),
         pin_grace_s=45.0,
         cid_profile="unixfs-v0-2015",
+        public=True,
+        ipfs_peers=(peer,),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from ipfs_accel_node.node.exchanges import Exchange
 from ipfs_accel_node.node.mesh.gossip import _AT_ONCE, _RATE, _Paced
-from ipfs_accel_node.node.mesh.strangers import STRANGER_S, Places, Strangers
+from ipfs_accel_node.node.mesh.strangers import MAX_GUESTS, MAX_STRANGERS, STRANGER_S, Guest, Places, Strangers
 from ipfs_accel_node.protocols.inference_session import ChunkReceived, FailedReceived
 
 
@@ -57,6 +57,31 @@ async def test_a_member_takes_no_stranger_s_place(autojump_clock):
             nursery.start_soon(stay, peer)
             await trio.sleep(2)
         closed.set()
+
+
+async def test_a_guest_stays_and_takes_no_stranger_s_place(autojump_clock):
+    guests = {"kubo": Guest.SPEAKING, "source": Guest.SOURCE, "silent": Guest.WELCOME, "nobody": Guest.NO}
+    strangers, ended = Strangers(lambda peer: False, lambda peer: guests.get(peer, Guest.WELCOME)), []
+
+    async def stay(peer):
+        with strangers.places.one() as scope:
+            await strangers.keep(scope, peer, trio.Event())
+        ended.append(peer)
+
+    async with trio.open_nursery() as nursery:
+        for peer in guests:
+            nursery.start_soon(stay, peer)
+        await trio.sleep(10 * STRANGER_S)
+        assert ended == ["nobody"]
+        for number in range(MAX_STRANGERS):
+            nursery.start_soon(stay, f"newcomer {number}")
+        await trio.sleep(2)
+        assert ended == ["nobody", "silent"], "who says nothing makes room for who comes"
+        guests |= {f"newcomer {number}": Guest.SPEAKING for number in range(2 * MAX_GUESTS)}
+        await trio.sleep(2)
+        assert {"kubo", "source"} <= set(ended), "there is room for so many guests"
+        assert len(ended) == 4
+        nursery.cancel_scope.cancel()
 
 
 async def test_gossip_is_read_at_a_bounded_pace(autojump_clock):
