@@ -62,7 +62,7 @@ class Catalogue:
         self._mesh = mesh
         self._fetcher = Fetcher(store, self.make_room)
         self._on_change = on_change
-        #: Told of each model that was added here, not of those that were fetched.
+        #: Told of each model that came into the store.
         self.on_added: Callable[[StoredModel], None] = lambda _: None
         self._verdicts: dict[bytes, Verdict] = {}
 
@@ -205,6 +205,8 @@ class Catalogue:
         if stored is None:
             raise AccelError(ErrorCode.CONTENT_NOT_FOUND, f"{format_cid(report.cid)} went away while it was fetched")
         self._arrived(stored)
+        if not report.already:
+            self.on_added(stored)
         return {
             "already": report.already,
             "seconds": report.seconds,

@@ -3,8 +3,8 @@
     model publish ─► a CAR of the model, block by block ─► dag/import ─► pin/add ─► noted in published.json
     model unpublish ─► pin/rm, of what is noted there and of nothing else
 
-A gated model is never given away. With `kubo_publish` what is added here is published by itself; what came from a peer
-is not, as a peer does not tell what is gated.
+A gated model is never given away; a peer that one is fetched from says whether it is. With `kubo_publish` what comes
+into the store is published by itself.
 """
 
 from __future__ import annotations
