@@ -109,7 +109,8 @@ class Bitswap:
         """The one with this peer, begun if need be. Raises AccelError peer-lost while the node stops."""
         if self._nursery is None:
             raise AccelError(ErrorCode.PEER_LOST, "this node is stopping")
-        if peer_id not in self._conversations:
+        known = self._conversations.get(peer_id)
+        if known is None or known.scope.cancel_called:
             conversation = Conversation(self._host, peer_id, partial(self._read_all, peer_id))
             self._conversations[peer_id] = conversation
             self._nursery.start_soon(self._run, conversation)
@@ -182,7 +183,7 @@ class Bitswap:
 
     async def _run(self, conversation: Conversation) -> None:
         """Answers what a peer wants, until nothing has been said for a while, or it does not read."""
-        peer_id = conversation.peer_id
+        peer_id, failed = conversation.peer_id, False
         try:
             with conversation.scope:
                 async with trio.open_nursery() as nursery:
@@ -191,14 +192,19 @@ class Bitswap:
                     nursery.start_soon(_say_all, conversation, answers_out)
                     await self._answer_all(conversation, answers_in)
                     nursery.cancel_scope.cancel()
-        except* Exception as group:
-            log.info("no longer speaking with %s: %r", peer_id, group.exceptions[0])
-            if not self._is_member(peer_id):
-                await self._host.disconnect(peer_id)
+        except* AccelError as group:
+            failed = True
+            log.info("no longer speaking with %s: %s", peer_id, group.exceptions[0])
+        except* Exception:
+            failed = True
+            log.exception("speaking with %s failed", peer_id)
         finally:
+            if self._conversations.get(peer_id) is conversation:
+                del self._conversations[peer_id]
             with trio.CancelScope(shield=True):
                 await conversation.aclose()
-            del self._conversations[peer_id]
+        if failed and not self._is_member(peer_id):
+            await self._host.disconnect(peer_id)
 
     async def _answer_all(self, conversation: Conversation, answers: trio.MemorySendChannel[bytes]) -> None:
         while True:

@@ -97,8 +97,8 @@ class Conversation:
 
     async def aclose(self) -> None:
         """Says what is left to say, if the peer reads it, and ends the stream. Whoever asked for something is told."""
-        with trio.move_on_after(_LAST_WORDS_S), suppress(AccelError):
-            await self._say_taken_back()
+        await self._say_taken_back()
+        with trio.move_on_after(_LAST_WORDS_S):
             if self._stream is not None:
                 with suppress(trio.BrokenResourceError):
                     await self._stream.send_last(b"")
@@ -120,15 +120,11 @@ class Conversation:
             self.nursery.start_soon(self._say_taken_back)
 
     async def _say_taken_back(self) -> None:
+        """Also while the conversation ends; a peer that is lost will not send them anyway."""
         cids, self._taken_back = self._taken_back, set()
         if cids and self._stream is not None:
-            try:
+            with trio.move_on_after(_LAST_WORDS_S, shield=True), suppress(AccelError):
                 await self.say(encode_wants(Want(cid, cancel=True) for cid in cids))
-            except trio.Cancelled:
-                self._taken_back |= cids
-                raise
-            except AccelError:
-                pass  # then it will not send them either
 
     async def _open(self) -> PeerStream:
         self._stream = await self._host.open_stream(self.peer_id, PROTOCOL_ID)
