@@ -27,7 +27,8 @@ _CHOICES: Final = {
     "precision": ("f32", "bf16"),
     "log_level": ("debug", "info", "warning", "error"),
 }
-_FOLDERS: Final = frozenset({"folder", "data_dir"})
+_FOLDERS: Final = frozenset({"folder", "source", "data_dir"})
+_FILES: Final = frozenset({"file"})
 
 Answer = dict[str, str]
 
@@ -69,7 +70,7 @@ def _completer(action: argparse.Action) -> Callable[..., Answer]:
         return _nodes
     if action.dest in _CHOICES:
         return partial(_chosen, _CHOICES[action.dest])
-    if action.dest in _FOLDERS or action.type is Path:
+    if action.dest in _FOLDERS | _FILES or action.type is Path:
         return partial(_paths, folders=action.dest in _FOLDERS)
     return _nothing
 
