@@ -113,7 +113,8 @@ class AsyncClientModels:
 
     async def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
         """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
-        return dict(await self._operate("pin.rm", model=model, cluster=cluster))
+        told = {"cluster": True} if cluster else {}
+        return dict(await self._operate("pin.rm", model=model, **told))
 
     async def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

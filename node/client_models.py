@@ -133,7 +133,8 @@ class ClientModels:
 
     def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
         """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
-        return dict(self._operate("pin.rm", model=model, cluster=cluster))
+        told = {"cluster": True} if cluster else {}
+        return dict(self._operate("pin.rm", model=model, **told))
 
     def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

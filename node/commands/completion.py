@@ -98,8 +98,8 @@ def _models(prefix: str, parser: argparse.ArgumentParser, parsed_args: argparse.
 _FITTING: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
     "models:get": lambda model: not model["here"],
     "models:remove": lambda model: model["here"] and not model["pinned"],
-    "models:pin": lambda model: not model["pinned"],
-    "models:unpin": lambda model: model["pinned"],
+    "pins:add": lambda model: not model["pinned"],
+    "pins:remove": lambda model: model["pinned"],
 }
 
 

@@ -185,7 +185,12 @@ class Kubo:
         try:
             with trio.fail_after(seconds):
                 asking = self._http.stream(
-                    "POST", command, params=options, headers=kind, content=content, timeout=min(seconds, PIN_S)
+                    "POST",
+                    command,
+                    params=options,
+                    headers=kind,
+                    content=content,
+                    timeout=httpx.Timeout(min(seconds, PIN_S), connect=ANSWER_S),
                 )
                 async with asking as response:
                     await self._check(command, response)

@@ -32,7 +32,7 @@ def incoming(number: int = 0) -> Incoming:
 @pytest.mark.parametrize(("change", "code"), [("pause", "paused"), ("drain", "draining")])
 async def test_a_peers_job_that_comes_too_late_goes_elsewhere(change, code):
     availability = Availability(lambda: None)
-    door = PeerDoor(IdentityCard("me", "my-node"), None, availability, RunningJobs())
+    door = PeerDoor(IdentityCard("me", "my-node"), None, availability, RunningJobs(), lambda _: None)
     getattr(availability, change)()
     with pytest.raises(AccelError) as refused:
         await door.handle_request(incoming())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -59,11 +60,12 @@ def is_inside(path, root):
 
 
 def is_endless(root):
-    """Whether one could walk down the folders for ever."""
-    return any(folder.count("/") - str(root).count("/") > 30 for folder, *_ in os.walk(root, followlinks=True))
+    """Whether one could walk down the folders for ever, which so few of them tell by how many there are."""
+    walked = list(itertools.islice(os.walk(root, followlinks=True), 3000))
+    return len(walked) == 3000 or any(folder.count("/") - str(root).count("/") > 30 for folder, *_ in walked)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TREES)
 @example({"a": "b", "b": "a"})
 @example({"a": {"b": ".."}})
