@@ -10,7 +10,7 @@ from contextlib import closing
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ipfs_accel_node import AccelError, AsyncClient, Client, JobError
 from ipfs_accel_node.node import client_jobs, map_window
@@ -70,7 +70,7 @@ def run(request):
 
     def run(door, main):
         async def bounded():
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with AsyncClient(door.data_dir) as client:
                     await main(client)
 
@@ -82,6 +82,7 @@ def run(request):
 # --- the window, which does no input or output
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.booleans(), st.randoms(use_true_random=False), st.integers(0, 60))
 def test_a_window_is_never_overrun_and_gives_everything_once(concurrency, ordered, random, count):
     window, open_, given_back, begun = Window(concurrency, ordered=ordered), [], [], 0
@@ -379,7 +380,7 @@ def test_an_async_map_ends_with_its_client(open_door, backend):
             await anext(found)
 
     async def main():
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks, AsyncClient(door.data_dir) as client:
                 found = client.map("m", itertools.count(), "t", concurrency=3)
                 tasks.start_soon(expect, found)
