@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ..protocols.errors import AccelError, ErrorCode
 from . import setting_values as values
-from .content.profiles import DEFAULT, PROFILES
+from .content.profile_names import DEFAULT_NAME, NAMES
 from .tcp import HostPort
 
 ENVIRONMENT_PREFIX: Final = "IPFS_ACCEL_"
@@ -300,7 +300,7 @@ _SETTINGS: Final = {
     "log_level": _Setting(values.one_of(*_LEVELS), lambda: "info", "--log-level", "log_level"),
     "log_json": _Setting(values.switch, lambda: False, "--log-json", "log_json"),
     "listen_clients": _Setting(values.host_port, lambda: None, "--listen-clients", "listen_clients"),
-    "cid_profile": _Setting(values.one_of(*PROFILES), lambda: DEFAULT.name, "--cid-profile", "cid_profile"),
+    "cid_profile": _Setting(values.one_of(*NAMES), lambda: DEFAULT_NAME, "--cid-profile", "cid_profile"),
     "kubo": _Setting(values.kubo, lambda: None, "--kubo", "kubo"),
     "kubo_auth": _Setting(values.authorization, lambda: None, "kubo_auth", "kubo_auth"),
     "kubo_publish": _Setting(values.switch, lambda: False, "--kubo-publish", "kubo_publish"),

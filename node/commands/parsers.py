@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..content.profiles import PROFILES
+from ..content.profile_names import NAMES
 from .parsing import PROGRAM, add, elsewhere
 
 
@@ -92,7 +92,7 @@ def _add_cid(models: Any) -> None:
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cid-profile", metavar="NAME", help=f"{', '.join(PROFILES)} (as configured: cid_profile)")
+    parser.add_argument("--cid-profile", metavar="NAME", help=f"{', '.join(NAMES)} (as configured: cid_profile)")
     parser.epilog = f"{_WHAT_COUNTS}\n\n{parser.epilog}"
 
 

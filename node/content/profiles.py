@@ -14,6 +14,7 @@ from typing import Final
 from ...protocols.errors import AccelError, ErrorCode
 from .cid import V0, V1_DAG_PB
 from .leaves import BARE, Wrap
+from .profile_names import KUBO_CID_V1, UNIXFS_V0_2015, UNIXFS_V1_2025
 from .unixfs import FILE, Link, encode_directory
 
 
@@ -46,15 +47,15 @@ class Profile:
         return sum(len(link.name.encode()) + len(link.cid) for link in links) > self.threshold
 
 
-DEFAULT: Final = Profile("unixfs-v1-2025", V1_DAG_PB, BARE, chunk=1 << 20, width=1024, whole_block=True)
+DEFAULT: Final = Profile(UNIXFS_V1_2025, V1_DAG_PB, BARE, chunk=1 << 20, width=1024, whole_block=True)
 #: By name. The first and the last are of IPIP-0499; `kubo-cid-v1` is what `ipfs add --cid-version=1` has always given
 #: where nothing else is configured, and has no name there.
 PROFILES: Final = {
     profile.name: profile
     for profile in (
         DEFAULT,
-        Profile("kubo-cid-v1", V1_DAG_PB, BARE, chunk=256 << 10, width=174, whole_block=False),
-        Profile("unixfs-v0-2015", V0, Wrap(V0, FILE), chunk=256 << 10, width=174, whole_block=False),
+        Profile(KUBO_CID_V1, V1_DAG_PB, BARE, chunk=256 << 10, width=174, whole_block=False),
+        Profile(UNIXFS_V0_2015, V0, Wrap(V0, FILE), chunk=256 << 10, width=174, whole_block=False),
     )
 }
 
