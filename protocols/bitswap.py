@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import ProtocolError
+from .varint import varint
 
 PROTOCOL_ID: Final = "/ipfs/bitswap/1.2.0"
 #: What Kubo takes and sends at most, in bytes.
@@ -104,15 +105,6 @@ def encode_answer(blocks: Iterable[tuple[bytes, bytes]], presences: Iterable[Pre
 def prefix_of(cid: bytes) -> bytes:
     """A CID without its digest: version, codec, hash and digest length, which stand before each block."""
     return b"\x00\x70\x12\x20" if cid[:2] == b"\x12\x20" else cid[:-32]
-
-
-def varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def _encode_want(want: Want) -> bytes:

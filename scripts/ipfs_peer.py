@@ -16,7 +16,8 @@ from ipfs_accel_node.node.mesh import identity
 from ipfs_accel_node.node.mesh.host import Host
 from ipfs_accel_node.node.mesh.strangers import Guest
 from ipfs_accel_node.node.mesh.streams import PeerStream
-from ipfs_accel_node.protocols.bitswap import PROTOCOL_ID, varint
+from ipfs_accel_node.protocols.bitswap import PROTOCOL_ID
+from ipfs_accel_node.protocols.varint import varint
 
 
 class BlocksByCid(Protocol):

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
+from ...protocols.varint import varint
 from .cid import V0
-from .unixfs import MAX_BLOCK, varint
+from .unixfs import MAX_BLOCK
 
 _MAX_HEADER: Final = 16 << 10
 #: Enough for every CID of a hash of up to 512 bits.

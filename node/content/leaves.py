@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from ...protocols.varint import varint
 from .cid import V0, V1_DAG_PB, V1_RAW
-from .unixfs import FILE, RAW_DATA, varint
+from .unixfs import FILE, RAW_DATA
 
 DIGEST: Final = 32
 #: What there is before the digest in the CID of a leaf.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
 
 from ...protocols.errors import AccelError, ErrorCode
+from ...protocols.varint import varint
 from . import cid as cids
 
 DIRECTORY: Final = 1
@@ -61,15 +62,6 @@ class Node:
     def is_leaf(self) -> bool:
         """Whether the node has all of its file's bytes."""
         return self.kind == FILE and not self.links
-
-
-def varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def encode_directory(links: Sequence[Link]) -> bytes:

@@ -16,7 +16,8 @@ from ipfs_accel_node import AccelError
 from ipfs_accel_node.node.content.cid import parse_cid
 from ipfs_accel_node.node.content.store import ModelStore
 from ipfs_accel_node.node.mesh.strangers import MAX_GUESTS
-from ipfs_accel_node.protocols.bitswap import PROTOCOL_ID, varint
+from ipfs_accel_node.protocols.bitswap import PROTOCOL_ID
+from ipfs_accel_node.protocols.varint import varint
 from ipfs_peer import Deaf, IpfsPeer, framed, ipfs_peer, new_message, wanting
 from striking import wait_until
 
