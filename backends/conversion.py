@@ -6,14 +6,12 @@ import hashlib
 import logging
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from .child import run_module
 from .interface import BackendError, LoadOptions
 
 log = logging.getLogger(__name__)
@@ -43,21 +41,11 @@ def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
 
 
 def _run(folder: Path, target: Path) -> None:
-    command = [sys.executable, "-m", f"{__package__}.convert", str(folder), str(target)]
-    with tempfile.TemporaryFile() as output:
-        # The child ends when its standard input does, so that it never outlives this process.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
-        try:
-            status = child.wait(_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
-        finally:
-            child.kill()
-            child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
-        output.seek(0)
-        said = output.read().decode(errors="replace")
+    try:
+        status, output = run_module("convert", str(folder), str(target), timeout_s=_TIMEOUT_S, with_errors=True)
+    except TimeoutError:
+        raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
+    said = output.decode(errors="replace")
     if status or not any(target.glob("*.xml")):
         log.warning("converting failed:\n%s", said[-4000:])
         last = (said.strip().splitlines() or [f"status {status}"])[-1]

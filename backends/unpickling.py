@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from .child import run_module
 from .interface import BackendError, OnProgress, no_progress
 
 _TIMEOUT_S: Final = 1200.0
@@ -42,21 +40,12 @@ def _ignored(_: str, names: list[str]) -> list[str]:
 
 
 def _run(folder: Path, target: Path) -> None:
-    command = [sys.executable, "-m", f"{__package__}.unpickle", str(folder.resolve()), str(target.resolve())]
-    with tempfile.TemporaryFile() as output:
-        # The child ends when its standard input does, so that it never outlives this process.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
-        try:
-            status = child.wait(_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise BackendError("unsafe-model", f"reading its weights took over {_TIMEOUT_S:.0f} s") from None
-        finally:
-            child.kill()
-            child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
-        output.seek(0)
-        told = _told(output.read())
+    places = str(folder.resolve()), str(target.resolve())
+    try:
+        status, output = run_module("unpickle", *places, timeout_s=_TIMEOUT_S, with_errors=False)
+    except TimeoutError:
+        raise BackendError("unsafe-model", f"reading its weights took over {_TIMEOUT_S:.0f} s") from None
+    told = _told(output)
     if status or "tensors" not in told:
         message = told.get("message", f"reading its weights ended with status {status}")
         raise BackendError(str(told.get("code", "unsafe-model")), str(message), "Ask its publisher for safetensors.")
