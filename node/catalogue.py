@@ -83,9 +83,6 @@ class Catalogue:
     def here(self) -> list[StoredModel]:
         return sorted(self._store.models(), key=lambda model: model.last_used, reverse=True)
 
-    def stored(self, cid: bytes) -> StoredModel | None:
-        return self._store.get(cid)
-
     def size(self, cid: bytes) -> int | None:
         """Bytes of a model that is here, None for one that is not."""
         stored = self._store.get(cid)

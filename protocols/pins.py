@@ -90,42 +90,45 @@ class PinSet:
     """The newest change of each model. Merging is commutative, associative and idempotent."""
 
     def __init__(self, changes: Iterable[SignedChange] = ()) -> None:
-        self._changes: dict[bytes, SignedChange] = {}
-        self._buckets: list[bytes | None] = [None] * BUCKETS
+        #: By CID, in the parts that two sets compare.
+        self._parts: list[dict[bytes, SignedChange]] = [{} for _ in range(BUCKETS)]
+        self._digests: list[bytes | None] = [None] * BUCKETS
         for change in changes:
             self.merge(change)
 
     def __len__(self) -> int:
-        return len(self._changes)
+        return sum(map(len, self._parts))
 
     def get(self, cid: bytes) -> PinChange | None:
         """The pin of a model; None where it has none, or no longer one."""
-        signed = self._changes.get(cid)
+        signed = self._parts[_bucket_of(cid)].get(cid)
         return None if signed is None or signed.change.removed else signed.change
 
     def pins(self) -> list[PinChange]:
         """All there are, in the order of their CIDs."""
-        return [self._changes[cid].change for cid in sorted(self._changes) if not self._changes[cid].change.removed]
+        live = (signed.change for signed in self.changes() if not signed.change.removed)
+        return sorted(live, key=lambda pin: pin.cid)
 
     def changes(self) -> list[SignedChange]:
-        return list(self._changes.values())
+        return [signed for part in self._parts for signed in part.values()]
 
     def author_of(self, cid: bytes) -> str:
         """The peer id of who made the newest change; empty where there is none."""
-        return self._changes[cid].author_id if cid in self._changes else ""
+        signed = self._parts[_bucket_of(cid)].get(cid)
+        return signed.author_id if signed else ""
 
     def next_time(self, now_us: int) -> int:
         """A time later than that of every change that is here."""
-        return max(now_us, 1 + max((signed.change.time for signed in self._changes.values()), default=0))
+        return max(now_us, 1 + max((signed.change.time for signed in self.changes()), default=0))
 
     def merge(self, signed: SignedChange) -> bool:
         """Takes a change; whether it says anything new."""
-        cid, old = signed.change.cid, self._changes.get(signed.change.cid)
+        cid, number = signed.change.cid, _bucket_of(signed.change.cid)
+        old = self._parts[number].get(cid)
         if old is not None and old.rank >= signed.rank:
             return False
-        self._changes[cid] = signed
-        self._buckets[_bucket_of(cid)] = None
-        return len(self._changes) <= MAX_CHANGES or self._drop_earliest() is not signed
+        self._parts[number][cid], self._digests[number] = signed, None
+        return len(self) <= MAX_CHANGES or self._drop_earliest() is not signed
 
     def digest(self) -> bytes:
         """16 bytes that are alike where the sets are alike."""
@@ -133,14 +136,15 @@ class PinSet:
 
     def bucket_digests(self) -> list[bytes]:
         """The same for each of 64 parts, so that two sets find where they differ."""
-        for number, known in enumerate(self._buckets):
+        for number, known in enumerate(self._digests):
             if known is None:
-                self._buckets[number] = hashlib.sha256(b"".join(self._told(number))).digest()[:_DIGEST]
-        return [digest for digest in self._buckets if digest is not None]
+                told = (hashlib.sha256(each.author + _pack(each.change)).digest() for each in self._sorted(number))
+                self._digests[number] = hashlib.sha256(b"".join(told)).digest()[:_DIGEST]
+        return [digest for digest in self._digests if digest is not None]
 
     def bucket(self, number: int) -> list[bytes]:
         """The sealed changes of one part."""
-        return [signed.sealed for cid, signed in sorted(self._changes.items()) if _bucket_of(cid) == number]
+        return [signed.sealed for signed in self._sorted(number)]
 
     def differing(self, digests: object) -> list[int]:
         """The parts that differ from another set's. Raises ProtocolError for what are no digests."""
@@ -148,18 +152,16 @@ class PinSet:
             raise ProtocolError("digests of pins are none")
         return [number for number, own in enumerate(self.bucket_digests()) if own != digests[number]]
 
-    def _told(self, number: int) -> list[bytes]:
-        return [
-            hashlib.sha256(signed.author + _pack(signed.change)).digest()
-            for cid, signed in sorted(self._changes.items())
-            if _bucket_of(cid) == number
-        ]
+    def _sorted(self, number: int) -> list[SignedChange]:
+        """One part in the order of CIDs."""
+        return [signed for _, signed in sorted(self._parts[number].items(), key=lambda item: item[0])]
 
     def _drop_earliest(self) -> SignedChange:
         """By rank, so that whoever merges the same changes keeps the same ones."""
-        earliest = min(self._changes.values(), key=lambda signed: signed.rank)
-        del self._changes[earliest.change.cid]
-        self._buckets[_bucket_of(earliest.change.cid)] = None
+        earliest = min(self.changes(), key=lambda signed: signed.rank)
+        number = _bucket_of(earliest.change.cid)
+        del self._parts[number][earliest.change.cid]
+        self._digests[number] = None
         return earliest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...protocols.errors import AccelError, ErrorCode
@@ -14,7 +15,7 @@ from ..exchanges import IncomingCall
 from ..identity_card import IdentityCard
 from ..pinning.book import PinBook, check_replicas
 from ..pinning.keeper import PinKeeper
-from ..pinning.members import Members
+from ..pinning.members import Members, OwnState, View
 from .local import Operation
 
 
@@ -42,7 +43,7 @@ class PinOperations:
         check_replicas(minimum, maximum)
         model = self._known(text)
         await self._book.pin(model.cid, name=model.name[:100], size=model.size, minimum=minimum, maximum=maximum)
-        return self._described(model.cid)
+        return self._described([model.cid])[0]
 
     async def remove(self, call: IncomingCall) -> dict[str, Any]:
         text = _model(call)
@@ -50,13 +51,14 @@ class PinOperations:
             return self._own(await self._catalogue.unpin(text))
         cid = self._resolve(text)
         pin = await self._book.unpin(cid)
-        return {**self._described(cid), "name": self._name(cid) or pin.name, "size": pin.size}
+        (told,) = self._described([cid])
+        return {**told, "name": told["name"] or pin.name, "size": pin.size}
 
     async def list_pins(self, call: IncomingCall) -> list[dict[str, Any]]:  # noqa: ARG002
         """Those of this node and those of the cluster."""
         own = [model.cid_bytes for model in self._catalogue.here() if model.pinned]
         shared = [pin.cid for pin in self._book.pins.pins()]
-        return [self._described(cid) for cid in dict.fromkeys((*own, *shared))]
+        return self._described(dict.fromkeys((*own, *shared)))
 
     def _resolve(self, text: str) -> bytes:
         """A pin has a name too, when nobody who holds the model is here."""
@@ -80,27 +82,28 @@ class PinOperations:
         return model
 
     def _own(self, stored: StoredModel) -> dict[str, Any]:
-        return self._described(stored.cid_bytes)
+        return self._described([stored.cid_bytes])[0]
 
-    def _name(self, cid: bytes) -> str:
-        known = self._catalogue.known().get(cid)
-        return known.name if known else ""
+    def _described(self, cids: Iterable[bytes]) -> list[dict[str, Any]]:
+        """What is known of everything is looked at once, as there may be thousands of pins."""
+        known, own, views = self._catalogue.known(), self._keeper.state(), self._members.views()
+        return [self._one(cid, known.get(cid), own, views) for cid in cids]
 
-    def _described(self, cid: bytes) -> dict[str, Any]:
-        pin, stored, known = self._book.pins.get(cid), self._catalogue.stored(cid), self._catalogue.known().get(cid)
+    def _one(self, cid: bytes, known: KnownModel | None, own: OwnState, views: dict[str, View]) -> dict[str, Any]:
+        pin, stored = self._book.pins.get(cid), known.here if known else None
         return {
             "cid": format_cid(cid),
-            "name": self._name(cid) or (pin.name if pin else ""),
+            "name": (known.name if known else "") or (pin.name if pin else ""),
             "size": known.size if known else pin.size if pin else 0,
             "pinned": stored is not None and stored.pinned,
-            "cluster": self._of_cluster(pin) if pin else None,
+            "cluster": self._of_cluster(pin, own, views) if pin else None,
         }
 
-    def _of_cluster(self, pin: PinChange) -> dict[str, Any]:
+    def _of_cluster(self, pin: PinChange, own: OwnState, views: dict[str, View]) -> dict[str, Any]:
         """Who is to hold it and who does, as far as this node knows."""
         names = {self._card.node: self._card.node_name}
-        parts = {self._card.node: (self._keeper.state().parts.get(pin.cid, Part.NONE), self._keeper.percent(pin.cid))}
-        for peer, view in self._members.views().items():
+        parts = {self._card.node: (own.parts.get(pin.cid, Part.NONE), self._keeper.percent(pin.cid))}
+        for peer, view in views.items():
             names[peer] = view.name
             percent = view.percent if view.fetching == pin.cid else None
             parts[peer] = (view.parts.get(pin.cid, Part.NONE), percent)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from ...protocols.pins import EVERYWHERE, PinChange
@@ -58,5 +59,11 @@ def weight(cid: bytes, member: Member) -> float:
 
     Room counts in powers of two, because members see each other's at different moments.
     """
-    drawn = int.from_bytes(hashlib.sha256(cid + member.node.encode()).digest()[:8]) + 0.5
-    return -(1 + math.floor(math.log2(1 + member.room / _GIB))) / math.log(drawn / 2**64)
+    return (1 + math.floor(math.log2(1 + member.room / _GIB))) / _drawn(cid, member.node)
+
+
+@lru_cache(maxsize=1 << 16)
+def _drawn(cid: bytes, node: str) -> float:
+    """-ln of a number between 0 and 1. It is asked for every second, and never changes."""
+    drawn = int.from_bytes(hashlib.sha256(cid + node.encode()).digest()[:8]) + 0.5
+    return -math.log(drawn / 2**64)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -219,8 +219,3 @@ class PinKeeper:
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (tries - 1)) if tries < _TRIES else _LONGEST_PAUSE_S
         self._troubles[cid] = _Trouble(error, tries, trio.current_time() + pause)
         log.warning("a pin of the cluster cannot be held here: %s", error)
-
-    def described(self) -> dict[str, Any]:
-        """For `status`."""
-        pins = self._book.pins.pins()
-        return {"pins": len(pins), "held": sum(self._holds(pin.cid) for pin in pins)}
