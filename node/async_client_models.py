@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from .client_models import get_arguments, import_arguments, pin_arguments, unpin_arguments
 from .client_requests import OnProgress
 from .config import absolute
 
@@ -58,8 +59,7 @@ class AsyncClientModels:
         ipfs_peers: Sequence[str] = (),
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        told = {"from": list(ipfs_peers)} if ipfs_peers else {}
-        return dict(await self._operate("model.get", on_progress, model=model, name=name, **told))
+        return dict(await self._operate("model.get", on_progress, **get_arguments(model, name, ipfs_peers)))
 
     async def import_model(
         self,
@@ -72,8 +72,7 @@ class AsyncClientModels:
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """As for `Client`."""
-        notes = {"license": license_name} if license_name else {}
-        told = {"path": str(absolute(path)), "name": name, "root": root, "gated": gated, **notes}
+        told = import_arguments(path, name, root, license_name, gated)
         return dict(await self._operate("model.import", on_progress, **told))
 
     async def export_model(
@@ -107,14 +106,12 @@ class AsyncClientModels:
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """As for `Client`."""
-        minimum, maximum = replicas or (None, None)
-        told = {"cluster": True, "minimum": minimum, "maximum": maximum} if cluster else {}
-        return dict(await self._operate("pin.add", on_progress, model=model, **told))
+        told = pin_arguments(model, cluster=cluster, replicas=replicas)
+        return dict(await self._operate("pin.add", on_progress, **told))
 
     async def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
         """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
-        told = {"cluster": True} if cluster else {}
-        return dict(await self._operate("pin.rm", model=model, **told))
+        return dict(await self._operate("pin.rm", **unpin_arguments(model, cluster=cluster)))
 
     async def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

@@ -166,7 +166,7 @@ class Catalogue:
         """
         model = self.known().get(cid) or KnownModel(cid)
         if model.here and not self.damaged(cid):
-            return {"already": True, "seconds": 0.0, "by_source": {}, **_described(model.here)}
+            return {"already": True, "seconds": 0.0, "by_source": {}, **model.here.as_dict()}
         progress, wanted = _with_pace(on_progress), name or model.name or None
         async with self._sources.of(model, ipfs_peers) as found:
             return self._fetched(await self._fetch(cid, wanted, found, progress))
@@ -195,7 +195,7 @@ class Catalogue:
         stored = self.require_here(text)
         exporting = partial(self._store.export, stored.cid_bytes, path, from_thread(on_progress))
         written = await trio.to_thread.run_sync(exporting, abandon_on_cancel=False)
-        return {**_described(stored), "path": str(path), "written": written}
+        return {**stored.as_dict(), "path": str(path), "written": written}
 
     def _fetched(self, report: FetchReport) -> dict[str, Any]:
         stored = self._store.get(report.cid)
@@ -208,7 +208,7 @@ class Catalogue:
             "already": report.already,
             "seconds": report.seconds,
             "by_source": dict(report.by_source),
-            **_described(stored),
+            **stored.as_dict(),
         }
 
     async def make_room(self, size: int, on_disk: int = 0) -> None:
@@ -294,10 +294,6 @@ class Catalogue:
 
 def _names(name: str | None) -> set[str]:
     return {name} if name else set()
-
-
-def _described(stored: StoredModel) -> dict[str, Any]:
-    return {"cid": stored.cid, "name": stored.name, "size": stored.size}
 
 
 def _with_pace(on_progress: OnProgress) -> Callable[[str, int, int], None]:

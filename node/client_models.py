@@ -10,6 +10,27 @@ from .client_requests import OnProgress
 from .config import absolute
 
 
+def get_arguments(model: str, name: str | None, ipfs_peers: Sequence[str]) -> dict[str, Any]:
+    return {"model": model, "name": name} | ({"from": list(ipfs_peers)} if ipfs_peers else {})
+
+
+def import_arguments(
+    path: Path | str, name: str | None, root: str | None, license_name: str, gated: bool
+) -> dict[str, Any]:
+    told = {"path": str(absolute(path)), "name": name, "root": root, "gated": gated}
+    return told | ({"license": license_name} if license_name else {})
+
+
+def pin_arguments(model: str, *, cluster: bool, replicas: tuple[int, int] | None) -> dict[str, Any]:
+    """What an older node does not know is said only where it is meant."""
+    minimum, maximum = replicas or (None, None)
+    return {"model": model} | ({"cluster": True, "minimum": minimum, "maximum": maximum} if cluster else {})
+
+
+def unpin_arguments(model: str, *, cluster: bool) -> dict[str, Any]:
+    return {"model": model} | ({"cluster": True} if cluster else {})
+
+
 class ClientModels:
     """The part of `Client` that is about models."""
 
@@ -64,8 +85,7 @@ class ClientModels:
         Raises:
             AccelError: content-not-found with what became of each peer, corrupt-content, not-a-model, disk-full, ….
         """
-        told = {"from": list(ipfs_peers)} if ipfs_peers else {}
-        return dict(self._operate("model.get", on_progress, model=model, name=name, **told))
+        return dict(self._operate("model.get", on_progress, **get_arguments(model, name, ipfs_peers)))
 
     def import_model(
         self,
@@ -85,8 +105,7 @@ class ClientModels:
         Raises:
             AccelError: bad-input, corrupt-content, content-not-found where blocks are lacking, disk-full, ….
         """
-        notes = {"license": license_name} if license_name else {}
-        told = {"path": str(absolute(path)), "name": name, "root": root, "gated": gated, **notes}
+        told = import_arguments(path, name, root, license_name, gated)
         return dict(self._operate("model.import", on_progress, **told))
 
     def export_model(self, model: str, path: Path | str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
@@ -127,14 +146,12 @@ class ClientModels:
             cluster: the nodes of the cluster keep it among them instead.
             replicas: how many of them at least and at most; all when not given.
         """
-        minimum, maximum = replicas or (None, None)
-        told = {"cluster": True, "minimum": minimum, "maximum": maximum} if cluster else {}
-        return dict(self._operate("pin.add", on_progress, model=model, **told))
+        told = pin_arguments(model, cluster=cluster, replicas=replicas)
+        return dict(self._operate("pin.add", on_progress, **told))
 
     def unpin_model(self, model: str, *, cluster: bool = False) -> dict[str, Any]:
         """Lets a model be removed again; with `cluster` it is the cluster's pin that ends, everywhere."""
-        told = {"cluster": True} if cluster else {}
-        return dict(self._operate("pin.rm", model=model, **told))
+        return dict(self._operate("pin.rm", **unpin_arguments(model, cluster=cluster)))
 
     def repo_stat(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by what takes them: models, pinned, partial, derived; the limit; what is free on the disk."""

@@ -11,7 +11,7 @@ import trio
 from ..protocols.errors import AccelError
 from .catalogue import Catalogue, from_thread
 from .content.collection import plan, remove_folders
-from .content.store import ModelStore, StoredModel
+from .content.store import ModelStore
 
 OnProgress = Callable[[str, int, int, str], None]
 
@@ -52,7 +52,7 @@ class Storekeeper:
             files = await trio.to_thread.run_sync(reading, abandon_on_cancel=False)
             if (stored := self._store.get(cid)) is not None:
                 mended = await self._mended(cid, on_progress) if files and repair else {}
-                found.append({**described(stored), "damaged": files, **mended})
+                found.append({**stored.as_dict(), "damaged": files, **mended})
         return found
 
     async def _mended(self, cid: bytes, on_progress: OnProgress) -> dict[str, Any]:
@@ -61,7 +61,3 @@ class Storekeeper:
         except AccelError as error:
             return {"repaired": False, "error": error.as_dict()}
         return {"repaired": True}
-
-
-def described(stored: StoredModel) -> dict[str, Any]:
-    return {"cid": stored.cid, "name": stored.name, "size": stored.size}

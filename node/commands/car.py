@@ -30,7 +30,7 @@ def export_model(options: argparse.Namespace) -> None:
     if options.file == _PIPE and options.json:
         raise AccelError(ErrorCode.BAD_INPUT, "the CAR and the JSON would both go to standard output", "Give a file.")
     with node_or_store(options) as (client, store):
-        model = client.model_info(options.model) if client else store.resolve(options.model).__dict__
+        model = client.model_info(options.model) if client else store.resolve(options.model).as_dict()
         began = time.monotonic()
         with progress(options.model, quiet=options.json) as report:
             told = partial(_told, report)
@@ -91,10 +91,7 @@ def _import(
         )
     )  # fmt: skip
     stored = store.get(got.cid)
-    return {
-        "already": got.already, "seconds": got.seconds, "by_source": got.by_source,
-        "cid": stored.cid, "name": stored.name, "size": stored.size,
-    }  # fmt: skip
+    return {"already": got.already, "seconds": got.seconds, "by_source": got.by_source, **stored.as_dict()}
 
 
 @contextmanager

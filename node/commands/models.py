@@ -109,7 +109,7 @@ def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -
             progress=lambda state, done, total: report(state, done, total, ""),
         )  # fmt: skip
     return {
-        **_described(stored),
+        **stored.as_dict(),
         "cid_profile": profile.name,
         "files": _count(stored.path),
         "seconds": time.monotonic() - began,
@@ -247,14 +247,10 @@ def _data_dir(options: argparse.Namespace) -> Path:
     return absolute(options.data_dir) if options.data_dir else default_data_dir()
 
 
-def _described(stored: Any) -> dict[str, Any]:
-    return {"cid": stored.cid, "name": stored.name, "size": stored.size}
-
-
 def _unserved(stored: Any) -> dict[str, Any]:
     files = sorted(path for path in stored.path.rglob("*") if path.is_file())
     return {
-        **_described(stored),
+        **stored.as_dict(),
         "task": "",
         "here": True,
         "pinned": stored.pinned,

@@ -102,9 +102,7 @@ def _pin(store: Any, options: argparse.Namespace, *, pinned: bool) -> dict[str, 
 
 
 def _pinned(stored: Any) -> dict[str, Any]:
-    return {
-        "cid": stored.cid, "name": stored.name, "size": stored.size, "pinned": stored.pinned, "cluster": None
-    }  # fmt: skip
+    return {**stored.as_dict(), "pinned": stored.pinned, "cluster": None}
 
 
 def _tell(options: argparse.Namespace, model: dict[str, Any], what: str) -> None:

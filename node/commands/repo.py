@@ -101,9 +101,7 @@ def _verify(store: Any, model: str | None, report: Any) -> list[dict[str, Any]]:
     chosen = [store.resolve(model)] if model else store.models()
     return [
         {
-            "cid": stored.cid,
-            "name": stored.name,
-            "size": stored.size,
+            **stored.as_dict(),
             "damaged": store.verify(stored.cid_bytes, lambda state, done, total: report(state, done, total, "")),
         }
         for stored in chosen

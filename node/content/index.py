@@ -117,11 +117,6 @@ def checked_files(folder: Path, contents: Contents) -> Iterator[tuple[str, int, 
         yield entry.path, entry.size, _is_sound(folder / entry.path, entry)
 
 
-def damaged_files(folder: Path, contents: Contents) -> list[str]:
-    """The paths in `folder` of files and links that are not what `contents` says."""
-    return [path for path, _, sound in checked_files(folder, contents) if not sound]
-
-
 def _is_sound(path: Path, entry: FileEntry) -> bool:
     try:
         return all(_is_leaf(path, entry, number, digest) for number, digest in enumerate(entry.split()))

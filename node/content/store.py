@@ -114,22 +114,17 @@ class ModelStore:
 
     def room(self) -> Room:
         """What there is and what is taken."""
+        taken = self._taken()
         with coded_errors():
-            models = sum(model.size for model in self.models())
-            others = folder_size(self._layout.partials) + (self._derived.size() if self._derived else 0)
-            return Room(models + others, self._limit, shutil.disk_usage(self._layout.models).free)
+            return Room(sum(taken.values()), self._limit, shutil.disk_usage(self._layout.models).free)
 
     def usage(self) -> dict[str, int | None]:
         """Bytes by what takes them, the limit (None: the disk), and what is free on the disk."""
-        models, room = self.models(), self.room()
-        return {
-            "models": sum(model.size for model in models),
-            "pinned": sum(model.size for model in models if model.kept),
-            "partial": folder_size(self._layout.partials),
-            "derived": self._derived.size() if self._derived else 0,
-            "limit": room.limit,
-            "free": room.free,
-        }
+        taken = self._taken()
+        with coded_errors():
+            free = shutil.disk_usage(self._layout.models).free
+        pinned = sum(model.size for model in self.models() if model.kept)
+        return {**taken, "pinned": pinned, "limit": self._limit, "free": free}
 
     def orphans(self) -> list[Path]:
         """Converted forms of models that are not here any more."""
@@ -297,6 +292,15 @@ class ModelStore:
             return size, self._shared(listed, size, moves=take and self._is_near(folder))
 
     # --- inside
+
+    def _taken(self) -> dict[str, int]:
+        """Bytes by what takes them; it looks through the folders of what is half fetched and of converted forms."""
+        with coded_errors():
+            return {
+                "models": sum(model.size for model in self.models()),
+                "partial": folder_size(self._layout.partials),
+                "derived": self._derived.size() if self._derived else 0,
+            }
 
     def _open(self) -> None:
         self._layout.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .layout import Label, Origin
 
@@ -17,6 +18,10 @@ class StoredModel:
     path: Path
     size: int
     label: Label
+
+    def as_dict(self) -> dict[str, Any]:
+        """For whoever asks which model it is."""
+        return {"cid": self.cid, "name": self.name, "size": self.size}
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ipfs_accel_node.node.content.cid import format_cid
 from ipfs_accel_node.node.content.contents import Contents
 from ipfs_accel_node.node.content.dag import DagWalk
-from ipfs_accel_node.node.content.index import BlockIndex, damaged_files
+from ipfs_accel_node.node.content.index import BlockIndex, checked_files
 from ipfs_accel_node.node.content.places import LeafMismatchError, Places
 
 
@@ -45,6 +45,10 @@ def read_model(builder, root, folder):
             continue
         return contents, walks
     raise AssertionError("it was refused twice")
+
+
+def damaged_files(folder, contents):
+    return [path for path, _, sound in checked_files(folder, contents) if not sound]
 
 
 def tree_of(folder):
