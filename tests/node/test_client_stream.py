@@ -71,12 +71,12 @@ def test_a_stream_that_is_taken_up_before_its_end_ends(open_door):
 
 
 def test_a_callback_cannot_read_the_stream(open_door):
-    known, refused, streams = threading.Event(), [], []
+    known, refused, streams = threading.Event(), threading.Event(), []
 
     def on_progress(*_):
         with pytest.raises(RuntimeError, match="cannot wait"):
             next(iter(streams[0]))
-        refused.append(True)
+        refused.set()
 
     def answering(session, event):
         if isinstance(event, RequestReceived):
@@ -89,7 +89,7 @@ def test_a_callback_cannot_read_the_stream(open_door):
         streams.append(client.generate("m", "x", stream=True, on_progress=on_progress))
         known.set()
         door.wait_for(Cancelled)
-        assert refused == [True]
+        assert refused.wait(10)
 
 
 @pytest.mark.parametrize("value", [5, [], {"generated_text": "abc"}, {**WHOLE, "token_ids": 5}])
