@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import real_model
 
@@ -22,8 +20,6 @@ TEXTS = (
     "{\"name\": \"Alice\", \"age\":", "To be, or not to be,", "The quick brown fox",
 )  # fmt: skip
 PROMPTS = [*([{"role": "user", "content": question}] for question in QUESTIONS), *TEXTS]
-#: All of them with PARITY_EVERY=1; each fourth one otherwise, as all take minutes.
-EVERY = int(os.environ.get("PARITY_EVERY", "4"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +50,7 @@ def logits(smollm2):
 def test_each_token_is_the_one_that_transformers_finds_best(load, smollm2, logits, engine):
     assert len(PROMPTS) == 20
     model, near = load(engine, smollm2), []
-    for prompt in PROMPTS[::EVERY]:
+    for prompt in PROMPTS:
         written = model.run(prompt, {"max_new_tokens": TOKENS, "ignore_eos": True}).value["token_ids"]
         assert len(written) == TOKENS
         scores = logits(prompt, written)
@@ -64,7 +60,7 @@ def test_each_token_is_the_one_that_transformers_finds_best(load, smollm2, logit
             if behind:
                 near.append((prompt, place, behind))
     # What was as good as the best is told, not hidden.
-    print(f"{engine}: {len(near)} of {len(PROMPTS[::EVERY]) * TOKENS} tokens were near ties: {near}")
+    print(f"{engine}: {len(near)} of {len(PROMPTS) * TOKENS} tokens were near ties: {near}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
