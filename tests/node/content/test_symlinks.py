@@ -78,6 +78,6 @@ def test_a_link_is_let_through_when_the_system_keeps_it_inside(tmp_path_factory,
     assert is_accepted(tree) == (all(is_inside(link, root) for link in links) and not is_endless(root))
 
 
-@pytest.mark.parametrize("target", ["/", "/etc/passwd", "..", "../root/a", "b/../../root/a"])
+@pytest.mark.parametrize("target", ["/", "/etc/passwd", "..", "../model/a", "b/../../model/a"])
 def test_links_out_are_refused_even_where_they_lead_back_in(target):
     assert not is_accepted({"a": b"", "b": {}, "c": target})
