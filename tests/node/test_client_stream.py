@@ -10,6 +10,7 @@ from ipfs_accel_node import AsyncClient, AsyncTextStream, Client, JobError, Text
 from ipfs_accel_node.protocols.inference_session import Cancelled, RequestReceived
 from ipfs_accel_node.protocols.resumption import OPTION, unpack_payload
 from ipfs_accel_node.protocols.values import pack
+from striking import wait_until
 
 WHOLE = {"generated_text": "abc", "token_ids": [1, 2, 3], "finish_reason": "length", "prompt_tokens": 1, "seed": None}
 
@@ -71,12 +72,12 @@ def test_a_stream_that_is_taken_up_before_its_end_ends(open_door):
 
 
 def test_a_callback_cannot_read_the_stream(open_door):
-    known, refused, streams = threading.Event(), threading.Event(), []
+    known, refused, streams = threading.Event(), [], []
 
     def on_progress(*_):
         with pytest.raises(RuntimeError, match="cannot wait"):
             next(iter(streams[0]))
-        refused.set()
+        refused.append(True)
 
     def answering(session, event):
         if isinstance(event, RequestReceived):
@@ -89,7 +90,8 @@ def test_a_callback_cannot_read_the_stream(open_door):
         streams.append(client.generate("m", "x", stream=True, on_progress=on_progress))
         known.set()
         door.wait_for(Cancelled)
-        assert refused.wait(10)
+        wait_until(lambda: refused, what="the refusal")
+        assert refused == [True]
 
 
 @pytest.mark.parametrize("value", [5, [], {"generated_text": "abc"}, {**WHOLE, "token_ids": 5}])

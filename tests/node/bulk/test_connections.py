@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +19,7 @@ from ipfs_accel_node.node.content.store import ModelStore
 from ipfs_accel_node.protocols.blocks import block_header, blocks_refused
 from ipfs_accel_node.protocols.bulk import OpeningReader, Ticket, welcome
 from ipfs_accel_node.protocols.errors import AccelError
+from striking import wait_until
 
 MIB = 1 << 20
 DEADLINE_S = 30.0
@@ -80,13 +80,6 @@ def refused(ticket, keys):
     return error.value.code
 
 
-def wait_until(condition):
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_a_model_is_written_where_it_belongs(served, keys, tmp_path):
     places = served.places(tmp_path / "partial")
     told = get_all(served.ticket(keys), keys, places)
@@ -129,7 +122,7 @@ def test_nothing_is_sent_to_another_certificate(served, keys):
     heard = []
     with somebody(lambda stream: heard.append(stream.recv(100))) as (_, address):
         assert refused(Ticket(ticket.secret, ticket.fingerprint, (address,)), keys) == "wrong-certificate"
-        wait_until(lambda: heard)
+        wait_until(lambda: heard, DEADLINE_S)
     assert heard == [b""]
 
 
@@ -153,7 +146,7 @@ def test_one_peer_has_a_few_connections_and_another_has_its_own(served, keys):
     BulkConnection.open(served.ticket(keys, "another"), keys).close()
     for connection in open_ones:
         connection.close()
-    wait_until(lambda: not served.server._serving)
+    wait_until(lambda: not served.server._serving, DEADLINE_S)
     BulkConnection.open(served.ticket(keys), keys).close()
 
 
@@ -165,7 +158,7 @@ def test_a_crowd_that_only_connects_keeps_nobody_out(served, keys, tmp_path):
     finally:
         for each in crowd:
             each.close()
-    wait_until(lambda: not served.server._openings)
+    wait_until(lambda: not served.server._openings, DEADLINE_S)
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 5000])
@@ -178,7 +171,7 @@ def test_one_that_speaks_something_else_is_dropped(served, said):
                 pass
         except OSError:
             pass
-    wait_until(lambda: not served.server._openings)
+    wait_until(lambda: not served.server._openings, DEADLINE_S)
 
 
 def test_one_that_asks_and_does_not_read_is_dropped(served, keys, tmp_path, monkeypatch):
@@ -186,7 +179,7 @@ def test_one_that_asks_and_does_not_read_is_dropped(served, keys, tmp_path, monk
     connection = BulkConnection.open(served.ticket(keys), keys)
     cids = [order.cid for order in orders_of(served.places(tmp_path / "partial"))] * 10
     connection._stream.sendall(connection._asker.want(cids))
-    wait_until(lambda: not served.server._serving)
+    wait_until(lambda: not served.server._serving, DEADLINE_S)
     connection.close()
 
 
