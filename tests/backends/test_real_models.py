@@ -12,6 +12,7 @@ from ipfs_accel_node.node.content.cid import format_cid
 from ipfs_accel_node.node.content.importer import import_folder
 
 CIDS = {
+    "whisper": "bafybeibkte53j5qowu54yld4275ifssexvnmzkmx7nun7xq344bap42iie",
     "minilm": "bafybeievye3hsgubuje3e66q75lpoji2lkl6qcxoud6o2ugooy6m4gxkau",
     "smollm2": "bafybeiaps44ncbvylzwzr4a2t3kylpamzhg7t5kc6l5wtwzutqrbmc6vxm",
 }
