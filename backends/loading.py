@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from .families.known import ECHO, MODEL_TYPES, Family, family_of
 from .hub_cache import blobs_of
 from .interface import BackendError
+from .settings import check_counts, check_positions, check_projection
 from .shapes import check_shapes, part_of
 
 _MAX_JSON: Final = 64 << 20
@@ -87,6 +88,9 @@ def inspect(folder: Path) -> ModelFacts:
     if family is ECHO:
         return ModelFacts(folder, model_type, family, config)
     tensors = read_tensors(folder)
+    check_counts(config, len(tensors))
+    check_projection(config, (tensor.shape for tensor in tensors.values()))
+    check_positions(model_type, config)
     check_shapes(model_type, config, {name: tensor.shape for name, tensor in tensors.items()})
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     return ModelFacts(folder, model_type, family, config, tensors, int(parameters * 4 * _MEMORY_FACTOR) + _MEMORY_BASE)

@@ -21,6 +21,7 @@ from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import ModelFacts, inspect
 from .openvino_text import generating, open_pipeline
+from .trial import tried
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ class OpenVinoBackend:
         return DeviceInfo(f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, TASKS)
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        return tried(lambda: self._opened(folder, options))
+
+    def _opened(self, folder: Path, options: LoadOptions) -> LoadedModel:
         if options.precision not in _PRECISIONS:
             raise BackendError("bad-input", f"the openvino backend has no precision {options.precision!r}")
         facts = inspect(folder)

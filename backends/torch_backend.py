@@ -20,6 +20,7 @@ from .loading import inspect
 from .onednn import prefer_onednn
 from .torch_stages import running, stages_of
 from .torch_text import generating
+from .trial import tried
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class TorchBackend:
         return DeviceInfo(self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, TASKS)
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        return tried(lambda: self._opened(folder, options))
+
+    def _opened(self, folder: Path, options: LoadOptions) -> LoadedModel:
         import torch
 
         if options.precision not in _PRECISIONS:
