@@ -15,7 +15,6 @@ from ipfs_accel_node.node.content.kubo import Kubo
 from ipfs_accel_node.node.content.kubo_add import add_files
 from ipfs_accel_node.node.content.kubo_address import Address, parse_authorization, parse_kubo
 from ipfs_accel_node.node.content.kubo_routing import find_providers, provide
-from ipfs_accel_node.node.content.outside import DaemonBlocks
 from ipfs_accel_node.protocols.errors import AccelError
 from kubo_daemons import running
 
@@ -27,6 +26,13 @@ def fake():
     kubo = FakeKubo()
     with serving(kubo) as url:
         yield SimpleNamespace(kubo=kubo, url=url)
+
+
+@pytest.fixture(params=["fake", "real"])
+def guarded(request, tmp_path):
+    """A daemon that lets in who has the secret."""
+    with running(request.param, tmp_path, SECRET) as daemon:
+        yield daemon
 
 
 async def pieces(store, cid):
@@ -69,23 +75,17 @@ async def test_a_model_goes_there_and_is_pinned(daemon, far):
         assert model.cid not in daemon.pins
 
 
-async def each_call(kubo, store, model):
-    """Every call that there is, each by itself."""
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+
+
+def each_call(kubo, store, model):
+    """Every call that there is, by the command that it makes."""
     cid = model.cid_bytes
-    source = DaemonBlocks("http://127.0.0.1:1", None, cid)
-    await source.aclose()
-    source._kubo = kubo
-
-    async def deliver(_cid, _block):
-        pass
-
     return {
         "version": kubo.version,
         "id": kubo.peer_id,
-        "swarm/connect": lambda: kubo.connect(
-            "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
-        ),
-        "block/get": lambda: source.fetch([cid], deliver),
+        "swarm/connect": lambda: kubo.connect(NOBODY),
+        "block/get": lambda: kubo.get_block(cid),
         "dag/import": lambda: kubo.import_car(cid, pieces(store, cid)),
         "dag/export": lambda: kubo.rpc.open("dag/export", {"arg": model.cid}),
         "add": lambda: add_files(kubo, store.contents(cid), model.path, lambda _: None),
@@ -96,30 +96,27 @@ async def each_call(kubo, store, model):
     }
 
 
-@pytest.mark.parametrize("kind", ["fake", "real"])
-async def test_no_call_is_let_in_without_authorization_and_each_with_it(kind, tmp_path, far):
-    with running(kind, tmp_path, SECRET) as daemon:
-        await daemon.take(*far_of(far))
-        address = parse_kubo(daemon.address)
-        async with Kubo(address) as kubo, Kubo(address, "Basic b3RoZXI6c2VjcmV0") as other:
-            for each in (kubo, other):
-                for command, call in (await each_call(each, *far)).items():
-                    error = await refused("kubo-refused", call())
-                    assert command in error.message
-        async with Kubo(address, SECRET) as kubo:
-            for call in (await each_call(kubo, *far)).values():
-                try:
-                    answer = await call()
-                except AccelError as error:
-                    assert error.code == "kubo-failed"  # it is let in, and is alone
-                else:
-                    if hasattr(answer, "aclose"):
-                        await answer.aclose()
-
-
-def far_of(far):
-    store, model = far
-    return store, model.cid_bytes
+async def test_no_call_is_let_in_without_authorization_and_each_with_it(guarded, store, tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text("{}")
+    model = store.add(tmp_path / "small")
+    await guarded.take(store, model.cid_bytes)
+    address = parse_kubo(guarded.address)
+    for wrong in (None, "Basic b3RoZXI6c2VjcmV0"):
+        async with Kubo(address, wrong) as kubo:
+            for command, call in each_call(kubo, store, model).items():
+                error = await refused("kubo-refused", call())
+                assert command in error.message
+    async with Kubo(address, guarded.authorization) as kubo:
+        for command, call in each_call(kubo, store, model).items():
+            try:
+                answer = await call()
+            except AccelError as error:
+                assert command in ("swarm/connect", "routing/provide"), error  # it is let in, and alone
+                assert error.code == "kubo-failed"
+            else:
+                if command == "dag/export":
+                    await answer.aclose()
 
 
 async def test_authorization_is_shown_to_the_daemon_alone(fake, caplog):
