@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -17,7 +17,7 @@ from .cid import V0, format_cid, parts
 from .contents import Contents
 from .disk import coded_errors, read_at
 from .kubo import IMPORT_S, Kubo
-from .kubo_rpc import MAX_ANSWER, Part, whole
+from .kubo_rpc import Options, Part, whole
 from .leaves import BARE, FileEntry
 from .profiles import Profile, possible_profiles
 
@@ -44,13 +44,25 @@ async def add_files(kubo: Kubo, contents: Contents, folder: Path, on_bytes: Call
             f"it has {len(paths)} files and folders, and {_MOST_ENTRIES} can be given one by one",
             "Publish it without --as-files, to a daemon that has dag/import.",
         )
-    answer = await kubo.rpc.ask("add", options, MAX_ANSWER, IMPORT_S, _parts(paths, contents, folder, on_bytes))
-    made = kubo.rpc.cid(kubo.rpc.text(kubo.rpc.object(answer), "Hash"))
+    made = await _made(kubo, options, _parts(paths, contents, folder, on_bytes))
     if parts(made).digest != parts(contents.root).digest:
         raise kubo.rpc.failed(
             f"it made {format_cid(made)} of the files of {format_cid(contents.root)}",
             "It cuts files up in another way: publish without --as-files, to a daemon that has dag/import.",
         )
+
+
+async def _made(kubo: Kubo, options: Options, sent: AsyncIterator[Part]) -> bytes:
+    """The CID of the whole folder, which an answer that broke off lacks."""
+    told: dict[str, Any] = {}
+
+    def hear(event: dict[str, Any]) -> bool:
+        if event.get("Name") == _NAME:
+            told.update(event)
+        return True
+
+    await kubo.rpc.listen("add", options, IMPORT_S, hear, sent)
+    return kubo.rpc.cid(kubo.rpc.text(told, "Hash"))
 
 
 def _profile(contents: Contents) -> Profile:

@@ -96,7 +96,7 @@ class Export:
         except FetchEndsError:
             await self.aclose()
             raise
-        except (AccelError, httpx.HTTPError, trio.ClosedResourceError) as error:
+        except (AccelError, httpx.HTTPError) as error:
             why = str(error) or type(error).__name__
         except trio.Cancelled:
             await self.aclose()  # what was read of a section is lost

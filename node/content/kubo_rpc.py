@@ -87,10 +87,15 @@ class Rpc:
         return answer
 
     async def listen(
-        self, command: str, options: Options, seconds: float, hear: Callable[[dict[str, Any]], bool]
+        self,
+        command: str,
+        options: Options,
+        seconds: float,
+        hear: Callable[[dict[str, Any]], bool],
+        sent: AsyncIterable[Part] | None = None,
     ) -> None:
         """Calls `hear` with each JSON object as it comes, until it says False or there are no more."""
-        async with self._answering(command, options, seconds) as response:
+        async with self._answering(command, options, seconds, sent) as response:
             if not await each_line(response, MAX_ANSWER, lambda line: hear(self.object(line))):
                 raise self.failed(f"{command} answers with more than {MAX_ANSWER} bytes")
 

@@ -189,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
             model = store.add(Path(folder) / "model", profile=profile)
             self.kubo.take_car(b"".join(store.car(model.cid_bytes)))
         told = [{"Name": name, "Hash": "Qm", "Size": "1"} for name in names if name != "model"]
-        self._stream([*told, {"Name": "model", "Hash": model.cid, "Size": "1"}])
+        if self.kubo.fault == "breaks off":
+            return self._stream(told, error="the disk is full")
+        return self._stream([*told, {"Name": "model", "Hash": model.cid, "Size": "1"}])
 
     def do_swarm_connect(self, options, body):
         address = options["arg"].split("/")

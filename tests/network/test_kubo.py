@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
+import trio
 from cluster import NodeProcess, make_echo_model, run_json
 from cluster import run_program as run
 from fake_kubo import FakeKubo, serving
@@ -26,12 +27,23 @@ def outside(tmp_path):
         yield kubo
 
 
-@pytest.mark.parametrize("flag", ["--kubo", "--gateway"])
-def test_a_model_that_nobody_in_the_cluster_has_runs(tmp_path, outside, flag):
-    node = NodeProcess("desk", tmp_path / "data", "--backends", "echo", flag, outside.url)
+def test_a_model_of_the_daemon_runs(tmp_path, daemon):
+    store = ModelStore(tmp_path / "elsewhere")
+    model = store.add(make_echo_model(tmp_path / "there"), name="there")
+    trio.run(daemon.take, store, model.cid_bytes)
+    node = NodeProcess("desk", tmp_path / "data", "--backends", "echo", "--kubo", daemon.address)
+    with node, node.client() as client:
+        assert client.kubo()["error"] is None
+        got = client.get_model(model.cid, "mine")
+        assert got["already"] is False
+        assert [name.startswith("kubo ") for name in got["by_source"]] == [True]
+        assert client.submit("mine", "echo", ["hello"], timeout=30).result(30)["echo"] == ["hello"]
+
+
+def test_a_model_of_a_gateway_runs(tmp_path, outside):
+    node = NodeProcess("desk", tmp_path / "data", "--backends", "echo", "--gateway", outside.url)
     with node, node.client() as client:
         got = client.get_model(outside.cid, "mine")
-        assert got["already"] is False
         assert [name.endswith(outside.url) for name in got["by_source"]] == [True]
         assert client.submit("mine", "echo", ["hello"], timeout=30).result(30)["echo"] == ["hello"]
 

@@ -55,6 +55,14 @@ async def test_a_daemon_that_comes_to_another_cid_is_told(make, store):
     assert "--as-files" in failed.value.hint
 
 
+async def test_an_answer_that_breaks_off_is_no_success(make, store):
+    kubo = FakeKubo()
+    kubo.fault = "breaks off"
+    with serving(kubo) as url, pytest.raises(AccelError, match="no Hash") as failed:
+        await give(url, store, make(PROFILES["kubo-cid-v1"]))
+    assert failed.value.code == "kubo-failed"
+
+
 async def test_what_no_options_give_and_too_many_files_are_refused_before_anything_is_sent(make, store, monkeypatch):
     model, kubo = make(PROFILES["unixfs-v1-2025"]), FakeKubo()
     with serving(kubo) as url:

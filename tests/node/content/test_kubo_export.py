@@ -117,8 +117,14 @@ async def test_a_fetch_that_is_cancelled_leaves_nothing_behind(serve, store, far
 
 
 async def test_a_stream_of_which_nothing_is_wanted_for_a_while_is_left(serve, store, far, monkeypatch):
-    monkeypatch.setattr(kubo_export, "IDLE_S", -1.0)
+    class Dawdling(DaemonBlocks):
+        async def write(self, orders, settled):
+            await trio.sleep(0.2)
+            return await super().write(orders, settled)
+
+    monkeypatch.setattr(kubo_export, "IDLE_S", 0.1)
     kubo = serve()
-    await fetch(store, far[1], DaemonBlocks(kubo.url, None, far[1].cid_bytes))
+    await fetch(store, far[1], Dawdling(kubo.url, None, far[1].cid_bytes))
     assert not store.verify(far[1].cid_bytes)
-    assert EXPORT not in kubo.asked
+    assert kubo.asked.count(EXPORT) == 1
+    assert GET in kubo.asked[kubo.asked.index(EXPORT) :]
