@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 from ipfs_accel_node.node.content.car import CarReader, encode_header, encode_section
 from ipfs_accel_node.node.content.cid import DAG_PB, RAW, V0, V1_DAG_PB, cid_of, format_cid, parse_cid, parts
@@ -300,7 +300,7 @@ def _part(encoded):
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
     name, path = re.fullmatch(r'form-data; name="(.*?)"; filename="(.*?)"', headers["Content-Disposition"]).groups()
     assert name.startswith("file")
-    return unquote(path), headers.get("Content-Type", ""), content
+    return unquote_plus(path), headers.get("Content-Type", ""), content
 
 
 def _write_parts(sent, folder):

@@ -22,7 +22,7 @@ def make(tmp_path, store):
         (folder / "config.json").write_text("{}")
         (folder / "sub" / "weights and more").write_bytes(bytes(range(256)) * 10_000)
         (folder / "sub" / "empty").touch()
-        (folder / "ü%2F.txt").write_text("a name to be quoted")
+        (folder / "ü+%2F.txt").write_text("a name to be quoted")
         (folder / "link").symlink_to("sub/empty")
         return store.add(folder, profile=profile)
 
