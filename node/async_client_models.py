@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from .client_models import get_arguments, import_arguments, pin_arguments, unpin_arguments
+from .client_models import get_arguments, import_arguments, pin_arguments, publish_arguments, unpin_arguments
 from .client_requests import OnProgress
 from .config import absolute
 
@@ -81,8 +81,15 @@ class AsyncClientModels:
         """As for `Client`."""
         return dict(await self._operate("model.export", on_progress, model=model, path=str(absolute(path))))
 
-    async def publish_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        return dict(await self._operate("model.publish", on_progress, model=model))
+    async def publish_model(
+        self, model: str, *, as_files: bool = False, on_progress: OnProgress | None = None
+    ) -> dict[str, Any]:
+        """As for `Client`."""
+        return dict(await self._operate("model.publish", on_progress, **publish_arguments(model, as_files=as_files)))
+
+    async def providers(self, model: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """As for `Client`."""
+        return dict(await self._ask("model.providers", timeout, model=model))
 
     async def unpublish_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.unpublish", model=model))

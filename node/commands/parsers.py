@@ -34,16 +34,31 @@ def add_models(commands: Any) -> None:
         "--from", dest="ipfs_peers", action="append", default=[], metavar="ADDR", help="an IPFS peer that has it"
     )
     _add_car(models)
-    publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
-                  "model publish minilm")  # fmt: skip
-    publish.add_argument("model", metavar="MODEL")
-    unpublish = add(models, "unpublish", "publishing:unpublish", "unpin at the IPFS daemon what was published",
-                    "model unpublish minilm")  # fmt: skip
-    unpublish.add_argument("model", metavar="MODEL")
+    publishing = _add_publishing(models)
     remove = add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
-    for each in (listing, info, get, publish, unpublish, remove):
+    for each in (listing, info, get, *publishing, remove):
         elsewhere(each)
+
+
+def _add_publishing(models: Any) -> list[argparse.ArgumentParser]:
+    publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
+                  "model publish minilm")  # fmt: skip
+    publish.add_argument(
+        "--as-files", action="store_true", help="file by file, for a daemon that has no dag/import; its CID must agree"
+    )
+    unpublish = add(models, "unpublish", "publishing:unpublish", "unpin at the IPFS daemon what was published",
+                    "model unpublish minilm")  # fmt: skip
+    providers = add(models, "providers", "publishing:providers", "show who has a model: nodes, and peers of IPFS",
+                    "model providers minilm\n"
+                    f"  {PROGRAM} model providers bafybei… --json")  # fmt: skip
+    for each in (publish, unpublish, providers):
+        each.add_argument("model", metavar="MODEL")
+    providers.description = (
+        f"{providers.description} The node's IPFS daemon (--kubo) asks the DHT, for 15 seconds at most, and for a "
+        "gated model never."
+    )
+    return [publish, unpublish, providers]
 
 
 def _add_adding(models: Any) -> None:
