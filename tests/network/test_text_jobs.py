@@ -50,6 +50,7 @@ def test_a_text_whole_and_as_a_stream_is_the_same(client):
     assert str(whole) == whole.text
     assert (whole.prompt_tokens, whole.completion_tokens, whole.finish_reason) == (4, 24, "length")
     assert whole.report["counts"] == {"prompt_tokens": 4, "output_tokens": 24}
+    assert whole.report["weights"] == "random"  # as its folder says
     stream = client.generate("tiny", "once", stream=True, **ASKED)
     pieces = list(stream)
     assert "".join(pieces) == stream.text == whole.text
