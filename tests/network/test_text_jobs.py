@@ -10,7 +10,7 @@ import pytest
 import real_model
 from cluster import PROGRAM, NodeProcess, environment
 from ipfs_accel_node import AccelError, AsyncClient, Generation, JobError
-from ipfs_accel_node.backends.making import make_sentence_model, make_text_model
+from ipfs_accel_node.backends.making import make_sentence_model
 from striking import measured, wait_until
 
 pytestmark = [pytest.mark.engines, pytest.mark.network]
@@ -23,7 +23,7 @@ def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("node")
     with NodeProcess("writer", folder / "data", "--backends", "cpu", "--threads", "1") as process:
         with process.client() as client:
-            client.add_model(make_text_model(folder / "text"), "tiny")
+            client.make_model("llama", "tiny")
             client.add_model(make_sentence_model(folder / "sentence"), "sentence")
             wait_until(lambda: {"tiny", "sentence"} == {m["name"] for m in client.models() if m["nodes"]}, 120)
         yield process
