@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,8 @@ def main() -> None:
 
         transformers.logging.set_verbosity_error()
         torch.set_num_threads(1)
-        limit(_MEMORY, _CPU_S)
+        with suppress(OSError, ValueError):  # no system but Linux says what is taken already
+            limit(_MEMORY, _CPU_S)
         make_model(options.folder, options.family, options.size, options.seed)
     except Exception as error:
         sys.stdout.write(json.dumps({"code": _code(error), "message": f"{type(error).__name__}: {error}"[:300]}))
