@@ -11,9 +11,9 @@ import argparse
 import os
 import resource
 import sys
-import threading
 from pathlib import Path
 
+from .child import end_with_parent
 from .conversion import MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         facts = inspect(options.folder)
     except BackendError as error:
@@ -40,12 +40,6 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     convert = _convert_stages if facts.family.staged else _convert
     convert(facts, options.target)
-
-
-def _end_with_parent() -> None:
-    """Nobody writes to standard input: that it ends means that whoever asked for this is gone."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
 
 
 def _convert_stages(facts: ModelFacts, target: Path) -> None:

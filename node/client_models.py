@@ -76,6 +76,31 @@ class ClientModels:
             given = found.with_notes(license_name, gated=gated)
             return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments(cid_profile)))
 
+    def make_model(
+        self,
+        family: str,
+        name: str | None = None,
+        *,
+        size: str = "tiny",
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Makes a model with random weights on this machine, and adds it; its results say `weights: random`.
+
+        Args:
+            family: bert, sentence, clip, llama, opt, gpt2, t5, whisper, wav2vec2, clap, videomae or xclip.
+            size: `tiny`, or `reference`: shaped as a published checkpoint of the family.
+
+        Raises:
+            AccelError: bad-input, backend-missing without torch, disk-full, out-of-memory, deadline-exceeded.
+        """
+        from .model_source import made_source
+
+        report = on_progress or (lambda *_: None)
+        downloads = Path(self.status()["data_dir"]) / "downloads"
+        with made_source(family, size, seed, downloads, name, report) as found:
+            return dict(self._operate("model.add", on_progress, **found.as_arguments()))
+
     def get_model(
         self,
         model: str,

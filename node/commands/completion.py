@@ -27,7 +27,7 @@ _CHOICES: Final = {
     "precision": ("f32", "bf16"),
     "log_level": ("debug", "info", "warning", "error"),
 }
-_FOLDERS: Final = frozenset({"folder", "source", "data_dir"})
+_FOLDERS: Final = frozenset({"folder", "source", "data_dir", "out_folder"})
 _FILES: Final = frozenset({"file"})
 
 Answer = dict[str, str]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ...backends.making_shapes import MADE, SIZES, TINY
 from ..content.profile_names import NAMES
 from .parsing import PROGRAM, add, elsewhere
 
@@ -23,6 +25,7 @@ def add_models(commands: Any) -> None:
     models = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_adding(models)
     _add_cid(models)
+    _add_making(models)
     listing = add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
@@ -104,6 +107,35 @@ def _add_cid(models: Any) -> None:
     naming.add_argument("folder", metavar="FOLDER")
     _add_profile(naming)
     naming.set_defaults(remote=False)
+
+
+def _add_making(models: Any) -> None:
+    catalog = add(models, "catalog", "catalog:catalog", "list published checkpoints and the commands that add them",
+                  "model catalog")  # fmt: skip
+    find = add(models, "find", "catalog:find", "look for models that other programs have on this disk",
+               f"model find\n  {PROGRAM} model find minilm --json")  # fmt: skip
+    find.add_argument("name", metavar="NAME", nargs="?", default="", help="a part of the name (all)")
+    find.description = f"{find.description} {_CACHES}"
+    making = add(models, "make", "making:make", "make a model with random weights, without network, and add it",
+                 f"model make opt\n  {PROGRAM} model make clip --size reference --name clip-random\n"
+                 f"  {PROGRAM} model make bert --out ./bert")  # fmt: skip
+    making.add_argument("family", metavar="FAMILY", choices=tuple(MADE), help=", ".join(MADE))
+    making.add_argument("--size", choices=SIZES, default=TINY, help="tiny, or reference: shaped as a published one")
+    making.add_argument("--name", help="what to call it (FAMILY-SIZE-random)")
+    making.add_argument("--seed", type=int, default=0, metavar="N", help="another one makes another model (0)")
+    making.add_argument(
+        "--out", dest="out_folder", type=Path, metavar="DIR", help="only write the folder, which must not be there yet"
+    )
+    making.description = f"{making.description} What it computes means nothing, and its results say so."
+    making.set_defaults(license="", gated=False, anyway=False, cid_profile=None)
+    for each in (catalog, find, making):
+        each.set_defaults(remote=False)
+
+
+_CACHES = (
+    "The caches of Hugging Face, sentence-transformers and torch hub are looked through, where HF_HUB_CACHE, HF_HOME, "
+    "SENTENCE_TRANSFORMERS_HOME and TORCH_HOME, or their defaults, say that they are."
+)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

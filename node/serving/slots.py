@@ -227,7 +227,7 @@ class Slot:
             "compute_s": run_s,
             **result.report["timings"],
             "counts": result.report["counts"],
-        }
+        } | ({"weights": resident.weights} if resident.weights else {})
         return report, result.payload
 
     # --- inside
@@ -276,6 +276,7 @@ class Slot:
         resident.bytes = max(int(facts["memory_bytes"]), LEAST_BYTES)
         resident.load_s = float(facts["load_s"])
         resident.precision, resident.details = str(facts["precision"]), dict(facts["details"])
+        resident.weights = str(facts.get("weights", ""))
         if resident.measurement is not None:
             # Only the first loading converts the model, so a later one tells better what loading takes.
             self._keep(resident, resident.measurement.speed)
