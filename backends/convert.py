@@ -13,6 +13,7 @@ import resource
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from .conversion import MODEL_FILE
 from .interface import BackendError
@@ -60,14 +61,38 @@ def _convert_stages(facts: ModelFacts, target: Path) -> None:
     for name, stage in stages_of(facts.family, model).items():
         with torch.no_grad():
             converted = ov.convert_model(stage.module, example_input=stage.example)
-        converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
+        if stage.remembers:
+            _keep_past(converted, stage)
+        else:
+            converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
         ov.save_model(converted, target / f"{name}.xml", compress_to_fp16=False)
 
 
+def _keep_past(converted: Any, stage: TorchStage) -> None:
+    """What comes out as the past is kept in the request, and is what goes in the next time."""
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    past = stage.example["past"]
+    given, kept = converted.inputs[-len(past) :], converted.outputs[-len(past) :]
+    shapes = {port: _free(each, stage.free["past"]) for port, each in zip(given, past, strict=True)}
+    for name in set(stage.example) - {"past"}:
+        shapes[converted.input(name)] = _shape(stage, name)
+    converted.reshape(shapes)
+    pairs = {}
+    for place, (before, after) in enumerate(zip(given, kept, strict=True)):
+        before.get_tensor().set_names({f"past.{place}"})
+        after.get_tensor().set_names({f"present.{place}"})
+        pairs[f"past.{place}"] = f"present.{place}"
+    apply_make_stateful_transformation(converted, pairs)
+
+
 def _shape(stage: TorchStage, name: str) -> list[int]:
+    return _free(stage.example[name], stage.free.get(name, ()))
+
+
+def _free(example: Any, axes: tuple[int, ...]) -> list[int]:
     """-1 for an axis that may have any length."""
-    free = stage.free.get(name, ())
-    return [-1 if axis in free else size for axis, size in enumerate(stage.example[name].shape)]
+    return [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
 
 
 def _convert(facts: ModelFacts, target: Path) -> None:

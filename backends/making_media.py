@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from .making_llava import make_llava, make_llava_next
 from .making_seq2seq import make_t5, make_whisper
 
 WARNING: Final = "Random weights, made locally: what this model computes means nothing.\n"
@@ -17,7 +18,7 @@ _SIDE: Final = 32
 
 
 def make_media_model(folder: Path, model_type: str, seed: int = 0) -> Path:
-    """A tiny clip, clap, wav2vec2, videomae, xclip, whisper or t5, with its tokenizer and processor."""
+    """A tiny clip, clap, wav2vec2, videomae, xclip, whisper, t5, llava or llava_next, with its tokenizer and processor."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,8 @@ _MAKERS: Final[dict[str, Callable[[Path], Any]]] = {
     "xclip": _xclip,
     "whisper": make_whisper,
     "t5": make_t5,
+    "llava": make_llava,
+    "llava_next": make_llava_next,
 }
 
 

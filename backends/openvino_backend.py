@@ -14,7 +14,7 @@ from .conversion import MODEL_FILE, ensure_converted
 from .families.known import TASKS
 from .families.sentence import Encode, SentenceModel, States
 from .families.staged import open_staged
-from .families.stages import Arrays, Stage
+from .families.stages import Arrays, Remembering, Stage
 from .families.text import TextModel
 from .families.tokenizing import Ids
 from .hardware import cpu_name, memory_bytes, resident_bytes
@@ -93,17 +93,16 @@ def _compile(model: Path, options: LoadOptions) -> Any:
     """Precision is said: OpenVINO's own default on processors that have it is bf16."""
     import openvino as ov
 
+    properties = {
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if options.precision == "f32":
+        properties["KV_CACHE_PRECISION"] = "f32"
     try:
-        return ov.Core().compile_model(
-            model,
-            _DEVICE,
-            {
-                "INFERENCE_PRECISION_HINT": options.precision,
-                "INFERENCE_NUM_THREADS": options.threads,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        return ov.Core().compile_model(model, _DEVICE, properties)
     except RuntimeError as error:
         raise BackendError("conversion-failed", f"the converted model does not compile: {error}"[:500]) from None
 
@@ -121,6 +120,15 @@ def _encoding(compiled: Any) -> Encode:
 
 
 def _running(compiled: Any) -> Stage:
+    """A model that keeps a state gives each output a request of its own, with a state in it."""
+    return Remembering(lambda: _requesting(compiled)) if _remembers(compiled) else _requesting(compiled)
+
+
+def _remembers(compiled: Any) -> bool:
+    return bool(compiled.create_infer_request().query_state())
+
+
+def _requesting(compiled: Any) -> Stage:
     """One request object, one run at a time: a compiled model that is shared gives one caller another's output."""
     request = compiled.create_infer_request()
     lock = threading.Lock()

@@ -27,6 +27,8 @@ VIDEOMAE: Final = Family("videomae", "video-classification", "VideoMAEForVideoCl
 WHISPER: Final = Family("whisper", "automatic-speech-recognition", "WhisperForConditionalGeneration", staged=True)
 T5: Final = Family("t5", "text2text-generation", "T5ForConditionalGeneration", staged=True)
 XCLIP: Final = Family("xclip", "zero-shot-video-classification", "XCLIPModel", staged=True)
+LLAVA: Final = Family("llava", "image-text-to-text", "LlavaForConditionalGeneration", staged=True)
+LLAVA_NEXT: Final = Family("llava_next", "image-text-to-text", "LlavaNextForConditionalGeneration", staged=True)
 
 #: model_type in config.json → its family.
 _BY_TYPE: Final = {
@@ -45,10 +47,12 @@ _BY_TYPE: Final = {
     "xclip": XCLIP,
     "whisper": WHISPER,
     "t5": T5,
+    "llava": LLAVA,
+    "llava_next": LLAVA_NEXT,
     "echo": ECHO,
 }
 
-FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, XCLIP, WHISPER, T5)
+FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, XCLIP, WHISPER, T5, LLAVA, LLAVA_NEXT)
 #: Every task that a model may be served for.
 TASKS: Final = tuple(dict.fromkeys(family.task for family in FAMILIES))
 MODEL_TYPES: Final = tuple(name for name in _BY_TYPE if name != "echo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -70,7 +71,7 @@ def open_staged(
     facts: ModelFacts, stages: dict[str, Stage], details: dict[str, Any], precision: str, memory: int
 ) -> LoadedModel:
     """The model of its family. Raises BackendError not-a-model for a folder that lacks what the family needs."""
-    model: type[StagedModel] = import_module(f".{facts.family.name}", __package__).MODEL
+    model: Callable[..., LoadedModel] = import_module(f".{facts.family.name}", __package__).MODEL
     try:
         return model(facts, stages, details, precision, memory)
     except (KeyError, TypeError, ValueError) as error:
