@@ -18,7 +18,7 @@ _SIDE: Final = 32
 
 
 def make_media_model(folder: Path, model_type: str, seed: int = 0) -> Path:
-    """A tiny clip, clap, wav2vec2, videomae, xclip, whisper, t5, llava or llava_next, with its tokenizer and processor."""
+    """A tiny model of one of the types of `_MAKERS`, with its tokenizer and processor."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from .images import Pixels, open_image, read_steps
 from .pictured import read_pictured
 from .samples import encoded_image, text_of
 from .sampling import next_token
+from .staged import unloaded
 from .stages import Remembering, Stages
 from .text import Prompt, Take, TextModel, closed
 from .text_params import TextParams
@@ -105,7 +106,7 @@ class LlavaModel(TextModel):
 
     def close(self) -> None:
         super().close()
-        self._stages = dict.fromkeys(self._stages, closed)
+        self._stages = dict.fromkeys(self._stages, unloaded)
 
     # --- what LLaVA-Next does otherwise
 

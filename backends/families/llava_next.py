@@ -1,8 +1,8 @@
 """LLaVA-Next: an image is seen as a whole, and in tiles of the grid that fits it best ("any resolution").
 
-    image ─► whole, squeezed into a square ──────────────────────────► its patches
-         └─► scaled into the best grid, black around it ─► tiles ─► patches without those that are all black,
-                                                                     a newline after each line of them
+image ─► whole, squeezed into a square ──────────────────────────► its patches
+     └─► scaled into the best grid, black around it ─► tiles ─► patches without those that are all black,
+                                                                 a newline after each line of them
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _is_grid(said: Any, side: int) -> bool:
     if not isinstance(said, list) or len(said) != 2 or not all(type(each) is int and each > 0 for each in said):
         return False
     height, width = said
-    return height % side == 0 and width % side == 0 and (height // side) * (width // side) <= MOST_TILES
+    return bool(height % side == width % side == 0 and height * width <= MOST_TILES * side * side)
 
 
 MODEL: Final = LlavaNextModel

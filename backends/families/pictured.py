@@ -1,8 +1,8 @@
 """Messages with images in them, in the forms that transformers' image-text-to-text pipeline takes. Pure.
 
-    "what to go on from, with <image> where an image stands"                         → no images
-    [{"role": "user", "content": [{"type": "image", "image": …}, {"type": "text", "text": …}]}, …]
-    {"text": either of both, "images": image | [image, …]}       the images in the order of their places
+"what to go on from, with <image> where an image stands"                         → no images
+[{"role": "user", "content": [{"type": "image", "image": …}, {"type": "text", "text": …}]}, …]
+{"text": either of both, "images": image | [image, …]}       the images in the order of their places
 """
 
 from __future__ import annotations

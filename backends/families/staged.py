@@ -58,7 +58,7 @@ class StagedModel(ABC):
     def samples(self) -> list[Sample]: ...
 
     def close(self) -> None:
-        self._stages = dict.fromkeys(self._stages, _closed)
+        self._stages = dict.fromkeys(self._stages, unloaded)
 
     def stage(self, name: str, context: RunContext, **given: Any) -> list[Any]:
         """Runs one part. Raises BackendError cancelled."""
@@ -78,5 +78,5 @@ def open_staged(
         raise BackendError("not-a-model", f"its configuration is incomplete: {error!r}"[:300]) from None
 
 
-def _closed(_: Arrays) -> Any:
+def unloaded(_: Arrays) -> Any:
     raise BackendError("worker-died", "the model was unloaded")
