@@ -97,11 +97,22 @@ def _videomae(folder: Path) -> Any:
     return transformers.VideoMAEForVideoClassification(config)
 
 
+def _videomae_base(folder: Path) -> Any:
+    """As it comes from pretraining: with a decoder that nobody needs."""
+    import transformers
+
+    _write_image_processor(folder, "VideoMAEImageProcessor")
+    decoder = {f"decoder_{name}": size for name, size in _small().items()}
+    config = transformers.VideoMAEConfig(image_size=_SIDE, num_frames=8, **_small(), **decoder, use_mean_pooling=False)
+    return transformers.VideoMAEForPreTraining(config)
+
+
 _MAKERS: Final[dict[str, Callable[[Path], Any]]] = {
     "clip": _clip,
     "clap": _clap,
     "wav2vec2": _wav2vec2,
     "videomae": _videomae,
+    "videomae_base": _videomae_base,
     "xclip": _xclip,
     "whisper": make_whisper,
     "t5": make_t5,
