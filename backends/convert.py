@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .conversion import MODEL_FILE
+from .conversion import CHOSEN, MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
 from .torch_stage import TorchStage
@@ -83,7 +83,38 @@ def _keep_past(converted: Any, stage: TorchStage) -> None:
         before.get_tensor().set_names({f"past.{place}"})
         after.get_tensor().set_names({f"present.{place}"})
         pairs[f"past.{place}"] = f"present.{place}"
+    _choose_past(converted, given)
     apply_make_stateful_transformation(converted, pairs)
+    _begin_empty(converted)
+
+
+def _choose_past(converted: Any, past: list[Any]) -> None:
+    """Which of several outputs goes on: there is one, but OpenVINO keeps a cache in place only where this is asked."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    chosen = ops.parameter([-1], np.int32, name=CHOSEN)
+    chosen.output(0).get_tensor().set_names({CHOSEN})
+    for port in past:
+        readers = list(port.get_target_inputs())
+        picked = ops.gather(port, chosen, ops.constant(np.int32(0)))
+        for reader in readers:
+            reader.replace_source_output(picked.output(0))
+    converted.add_parameters([chosen])
+    converted.validate_nodes_and_infer_types()
+
+
+def _begin_empty(converted: Any) -> None:
+    """Nothing is kept when an output begins; said, because the cache in place does not take it for granted."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    for node in converted.get_ops():
+        if node.get_type_name() == "ReadValue":
+            shape = [0 if size.is_dynamic else size.get_length() for size in node.get_output_partial_shape(0)]
+            nothing = ops.broadcast(ops.constant(np.float32(0)), ops.constant(np.array(shape, np.int64)))
+            node.set_arguments([nothing.output(0)])
+    converted.validate_nodes_and_infer_types()
 
 
 def _shape(stage: TorchStage, name: str) -> list[int]:

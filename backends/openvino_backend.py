@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from .conversion import MODEL_FILE, ensure_converted
+from .conversion import CHOSEN, MODEL_FILE, ensure_converted
 from .families.known import TASKS
 from .families.sentence import Encode, SentenceModel, States
 from .families.staged import open_staged
@@ -98,9 +98,8 @@ def _compile(model: Path, options: LoadOptions) -> Any:
         "INFERENCE_NUM_THREADS": options.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        "KV_CACHE_PRECISION": "f32" if options.precision == "f32" else "f16",
     }
-    if options.precision == "f32":
-        properties["KV_CACHE_PRECISION"] = "f32"
     try:
         return ov.Core().compile_model(model, _DEVICE, properties)
     except RuntimeError as error:
@@ -121,21 +120,20 @@ def _encoding(compiled: Any) -> Encode:
 
 def _running(compiled: Any) -> Stage:
     """A model that keeps a state gives each output a request of its own, with a state in it."""
-    return Remembering(lambda: _requesting(compiled)) if _remembers(compiled) else _requesting(compiled)
+    if CHOSEN not in {port.get_any_name() for port in compiled.inputs}:
+        return _requesting(compiled, {})
+    only = {CHOSEN: np.zeros(1, np.int32)}
+    return Remembering(lambda: _requesting(compiled, only))
 
 
-def _remembers(compiled: Any) -> bool:
-    return bool(compiled.create_infer_request().query_state())
-
-
-def _requesting(compiled: Any) -> Stage:
+def _requesting(compiled: Any, always: Arrays) -> Stage:
     """One request object, one run at a time: a compiled model that is shared gives one caller another's output."""
     request = compiled.create_infer_request()
     lock = threading.Lock()
 
     def run(given: Arrays) -> list[Any]:
         with lock:
-            results = request.infer(dict(given), share_inputs=True)
+            results = request.infer({**given, **always}, share_inputs=True)
             return [np.array(results[place], dtype=np.float32) for place in range(len(compiled.outputs))]
 
     return run

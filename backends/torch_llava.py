@@ -66,21 +66,23 @@ def _write_stage(model: Any, config: Any) -> TorchStage:
 
         def forward(self, embeds: Any, past: Any) -> Any:
             kept = _Kept(past)
-            return self.step(embeds, kept), *kept.arrays
+            return self.step(embeds, kept, alone=False), *kept.arrays
 
         def fresh(self) -> Callable[..., Any]:
             nothing = self.language.norm.weight.new_zeros(1, heads, 0, width)
             kept = _Kept([nothing] * (2 * config.num_hidden_layers))
-            return lambda embeds: self.step(embeds, kept)
+            # One token sees all before it, and is faster where no mask says so.
+            return lambda embeds: self.step(embeds, kept, alone=embeds.shape[1] == 1)
 
-        def step(self, states: Any, kept: _Kept) -> Any:
+        def step(self, states: Any, kept: _Kept, *, alone: bool) -> Any:
             before = kept.arrays[0].shape[2]
             places = torch.arange(states.shape[1], device=states.device) + before
             seen = torch.arange(states.shape[1] + before, device=states.device)[None, :] <= places[:, None]
+            mask = None if alone else _hiding(~seen, states.dtype)
             rotary = self.language.rotary_emb(states, places[None])
             for layer in self.language.layers:
                 states = layer(
-                    states, attention_mask=seen[None, None], position_embeddings=rotary, past_key_values=kept,
+                    states, attention_mask=mask, position_embeddings=rotary, past_key_values=kept,
                     use_cache=True, cache_position=places,
                 )  # fmt: skip
             return self.head(self.language.norm(states[:, -1]))
@@ -88,6 +90,13 @@ def _write_stage(model: Any, config: Any) -> TorchStage:
     past = tuple(torch.zeros(1, heads, 2, width) for _ in range(2 * config.num_hidden_layers))
     example = {"embeds": torch.zeros(1, 3, config.hidden_size), "past": past}
     return TorchStage(Write(), example, {"embeds": (1,), "past": (2,)}, remembers=True)
+
+
+def _hiding(hidden: Any, dtype: Any) -> Any:
+    """[1, 1, t, all]: what a token must not see gets the lowest score."""
+    import torch
+
+    return (hidden.to(dtype) * torch.finfo(dtype).min)[None, None]
 
 
 class _Kept:

@@ -72,6 +72,10 @@ class LlavaModel(TextModel):
     def language_config(self, facts: ModelFacts) -> dict[str, Any]:
         """With as many places as its attention looks back: all are seen, or the prompt is too long."""
         config = facts.part("text_config")
+        scaling = config.get("rope_scaling")
+        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
+        if kind in ("dynamic", "longrope"):
+            raise BackendError("not-a-model", f"its places change with its length ({kind}), which is not served")
         window = config.get("sliding_window")
         if type(window) is int and config.get("use_sliding_window", True):
             config["max_position_embeddings"] = min(window, int(config["max_position_embeddings"]))

@@ -152,29 +152,6 @@ def test_videomae(load, media, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_videomae_without_a_head(load, media, engine):
-    import torch
-    from transformers import VideoMAEImageProcessor, VideoMAEModel
-
-    folder, films = media("videomae_base"), [noise(seed, 8, 48, 64, 3) for seed in (2, 3)]
-    processor, reference = VideoMAEImageProcessor.from_pretrained(folder), VideoMAEModel.from_pretrained(folder).eval()
-    with torch.no_grad():
-        states = [reference(**processor(list(film), return_tensors="pt")).last_hidden_state[0] for film in films]
-    model = load(engine, folder)
-    alone = model.run(films[0], {})
-    assert alone.value == pytest.approx(states[0].mean(0).numpy(), abs=TOLERANCE)
-    assert (alone.value.dtype, alone.value.shape, alone.counts["videos"]) == (np.float32, (32,), 1)
-    both = model.run({"videos": films}, {}).value
-    assert both == pytest.approx(np.stack([each.mean(0).numpy() for each in states]), abs=TOLERANCE)
-    assert np.abs(both[0] - both[1]).max() > TOLERANCE
-    assert (model.task, model.details["dimensions"], model.details["pooling"]) == ("feature-extraction", 32, "mean")
-    for sample in model.samples():
-        model.run(sample.inputs, sample.params)
-    with pytest.raises(BackendError):
-        model.run(films[0], {"top_k": 1})
-
-
-@pytest.mark.parametrize("engine", ENGINES)
 def test_xclip(load, media, engine):
     frames = noise(3, 8, 48, 64, 3)
     found = load(engine, media("xclip")).run(frames, {"candidate_labels": LABELS}).value
