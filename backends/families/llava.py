@@ -10,6 +10,8 @@ seen while another is written.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,7 +29,7 @@ from .sampling import next_token
 from .staged import unloaded
 from .stages import Remembering, Stages
 from .text import Prompt, Take, TextModel, closed
-from .text_params import TextParams
+from .text_params import TextParams, read_params
 
 #: Tokens of a prompt that are read at once, between two looks at whether the job was cancelled.
 _READ_TOKENS: Final = 512
@@ -35,10 +37,12 @@ _MEASURED_NEW: Final = 16
 _QUESTION: Final = "What is in this picture?"
 
 Embeds = NDArray[np.float32]
+#: What the language model reads of the images, once it is asked for; None where there are none.
+See = Callable[[], Embeds | None]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Shown:
     """An image before it is seen: float32 [tiles, 3, side, side], its tokens, and its [width, height] in pixels."""
 
     tiles: Pixels
@@ -81,8 +85,24 @@ class LlavaModel(TextModel):
             config["max_position_embeddings"] = min(window, int(config["max_position_embeddings"]))
         return config
 
+    def look_ahead(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Prompt:
+        """Images are seen; nothing is written."""
+        began = time.perf_counter()
+        ids, images, counts = self._opened(inputs, read_params(params), context)
+        seen = self._seen(images, context)
+        return Prompt(ids, partial(self._write, lambda: seen, context), counts, time.perf_counter() - began)
+
     def read(self, inputs: Any, asked: TextParams, context: RunContext) -> Prompt:
         """`inputs` as in `pictured`, each image as in `images`. A plain text has <image> where an image stands."""
+        if isinstance(inputs, Prompt):
+            return inputs
+        ids, images, counts = self._opened(inputs, asked, context)
+        return Prompt(ids, partial(self._write, partial(self._seen, images, context), context), counts)
+
+    def _opened(
+        self, inputs: Any, asked: TextParams, context: RunContext
+    ) -> tuple[list[int], list[Shown], dict[str, int]]:
+        """The prompt's ids, with as many for each image as it takes; its images; how many there are."""
         pictured = read_pictured(inputs)
         ids = self._ids_of(pictured.text, pictured.messages, asked)
         places = ids.count(self._image_token)
@@ -92,11 +112,11 @@ class LlavaModel(TextModel):
                 f"the prompt has {places} places for images, and there are {len(pictured.images)} images",
                 "Each image has one part in the messages, or <image> in the text.",
             )
-        seen = [self._prepared(image, context) for image in pictured.images]
-        waiting = iter(seen)
+        images = [self._prepared(image, context) for image in pictured.images]
+        waiting = iter(images)
         spread = [[each] * next(waiting).tokens if each == self._image_token else [each] for each in ids]
-        counts = {"images": len(seen), "image_tokens": sum(each.tokens for each in seen)}
-        return Prompt(self._checked(list(chain(*spread))), partial(self._write, seen, context), counts)
+        counts = {"images": len(images), "image_tokens": sum(each.tokens for each in images)}
+        return self._checked(list(chain(*spread))), images, counts
 
     def samples(self) -> list[Sample]:
         """A text and an image; a short output and a longer one."""
@@ -114,11 +134,11 @@ class LlavaModel(TextModel):
 
     # --- what LLaVA-Next does otherwise
 
-    def tiles_of(self, image: Any) -> Seen:
+    def tiles_of(self, image: Any) -> Shown:
         """`image` a `PIL.Image` in RGB."""
-        return Seen(self._steps.apply(image)[None], self._patches, image.size)
+        return Shown(self._steps.apply(image)[None], self._patches, image.size)
 
-    def joined(self, _seen: Seen, features: list[NDArray[np.float32]]) -> Embeds:
+    def joined(self, _image: Shown, features: list[NDArray[np.float32]]) -> Embeds:
         """What `see` gives of an image's tiles, as the language model reads it [tokens, hidden]."""
         joined: Embeds = features[0].reshape(-1, features[0].shape[-1])
         return joined
@@ -134,14 +154,12 @@ class LlavaModel(TextModel):
         begins = self._chat.begins
         return self._encode(prompt, special=not (begins and prompt.startswith(begins)))
 
-    def _prepared(self, image: Any, context: RunContext) -> Seen:
+    def _prepared(self, image: Any, context: RunContext) -> Shown:
         self._look(context)
         return self.tiles_of(open_image(image))
 
-    def _write(
-        self, seen: list[Seen], context: RunContext, ids: list[int], params: TextParams, limit: int, take: Take
-    ) -> None:
-        embeds = self._read_all(seen, ids, context)
+    def _write(self, see: See, context: RunContext, ids: list[int], params: TextParams, limit: int, take: Take) -> None:
+        embeds = self._with_images(self._embedded(ids), ids, see())
         write = self._stages["write"]
         step = write.fresh() if isinstance(write, Remembering) else write
         ids = list(ids)
@@ -155,20 +173,22 @@ class LlavaModel(TextModel):
                 return
             logits = step({"embeds": self._embedded([token])})[0][0]
 
-    def _read_all(self, seen: list[Seen], ids: list[int], context: RunContext) -> Embeds:
+    def _with_images(self, embeds: Embeds, ids: list[int], seen: Embeds | None) -> Embeds:
         """Images come first: of all tokens that stand for one, those of an output before come last, and are none."""
-        embeds = self._embedded(ids)
-        if seen:
-            features = np.concatenate([self.joined(each, self._see(each, context)) for each in seen])
-            places = np.flatnonzero(np.asarray(ids) == self._image_token)[: len(features)]
-            if len(places) != len(features) or features.shape[1] != embeds.shape[2]:
+        if seen is not None:
+            places = np.flatnonzero(np.asarray(ids) == self._image_token)[: len(seen)]
+            if len(places) != len(seen) or seen.shape[1] != embeds.shape[2]:
                 raise BackendError("not-a-model", "what it sees of an image is not what it has places for")
-            embeds[0, places] = features
+            embeds[0, places] = seen
         return embeds
 
-    def _see(self, seen: Seen, context: RunContext) -> list[NDArray[np.float32]]:
+    def _seen(self, images: list[Shown], context: RunContext) -> Embeds | None:
+        """What the language model reads of all images [tokens, hidden]."""
+        return np.concatenate([self.joined(each, self._see(each, context)) for each in images]) if images else None
+
+    def _see(self, image: Shown, context: RunContext) -> list[NDArray[np.float32]]:
         self._look(context)
-        return self._stages["see"]({"pixel_values": seen.tiles})
+        return self._stages["see"]({"pixel_values": image.tiles})
 
     def _embedded(self, ids: list[int]) -> Embeds:
         embeds: Embeds = self._stages["embed"]({"tokens": np.array([ids], np.int64)})[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..interface import BackendError
 from ..loading import ModelFacts, read_json
-from .llava import Embeds, LlavaModel, Seen
+from .llava import Embeds, LlavaModel, Shown
 from .stages import Stages
 
 _MOST_GRIDS: Final = 64
@@ -35,7 +35,7 @@ class LlavaNextModel(LlavaModel):
             raise BackendError("not-a-model", "it selects features in a way that is not served", "Served: default.")
         self._grids = _grids(facts, self._side)
 
-    def tiles_of(self, image: Any) -> Seen:
+    def tiles_of(self, image: Any) -> Shown:
         grid = best_grid((image.height, image.width), self._grids)
         if grid is None:
             raise BackendError("bad-input", f"an image of {image.width} x {image.height} fits no grid", "Crop it.")
@@ -43,13 +43,13 @@ class LlavaNextModel(LlavaModel):
         tiles = [whole, *_cut(_padded(image, grid, self._steps.resample), self._side)]
         high, wide, _, _ = self._kept(image.size)
         tokens = self._patches + high * (wide + 1)
-        return Seen(np.stack([self._steps.apply(tile) for tile in tiles]), tokens, image.size)
+        return Shown(np.stack([self._steps.apply(tile) for tile in tiles]), tokens, image.size)
 
-    def joined(self, seen: Seen, features: list[NDArray[np.float32]]) -> Embeds:
+    def joined(self, image: Shown, features: list[NDArray[np.float32]]) -> Embeds:
         whole, *tiles = features[0]
         newline = features[1]
-        high, wide, top, left = self._kept(seen.size)
-        rows, columns = self._grid(seen.size)
+        high, wide, top, left = self._kept(image.size)
+        rows, columns = self._grid(image.size)
         across, hidden = self._across, newline.shape[-1]
         picture = np.stack(tiles).reshape(rows, columns, across, across, hidden)
         picture = picture.transpose(0, 2, 1, 3, 4).reshape(rows * across, columns * across, hidden)

@@ -43,6 +43,8 @@ class Prompt:
     ids: list[int]
     generate: Generate
     counts: dict[str, int] = field(default_factory=dict)
+    #: Seconds that went into it before its turn came, while another job was computed.
+    ahead_s: float = 0.0
 
 
 class TextModel:
@@ -95,6 +97,7 @@ class TextModel:
             "first_token_s": (output.first_at or computed) - prepared,
             "compute_s": computed - prepared,
             "postprocess_s": time.perf_counter() - computed,
+            **({"ahead_s": prompt.ahead_s} if prompt.ahead_s else {}),
         }
         new = len(output.stream.token_ids) - len(context.prefix.token_ids)
         return Output(value, timings, {"prompt_tokens": len(prompt.ids), "output_tokens": new, **prompt.counts})

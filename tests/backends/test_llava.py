@@ -16,7 +16,7 @@ from ipfs_accel_node.backends.families.pictured import MAX_IMAGES
 from ipfs_accel_node.backends.families.samples import encoded_image
 from ipfs_accel_node.backends.families.sampling import next_token
 from ipfs_accel_node.backends.families.text_params import TextParams
-from ipfs_accel_node.backends.interface import BackendError, Prefix, RunContext
+from ipfs_accel_node.backends.interface import BackendError, LooksAhead, Prefix, RunContext
 from ipfs_accel_node.backends.loading import inspect
 from ipfs_accel_node.backends.making_llava import LlavaShape, TextShape, make_llava
 from ipfs_accel_node.backends.making_media import make_media_model
@@ -160,6 +160,26 @@ def test_one_is_seen_while_another_is_written(load, seeing, engine):
 
     assert model.run(first, params, RunContext(emit=emit)).value == alone[0]
     assert between == [alone[1]] * 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_next_is_seen_ahead(load, seeing, engine):
+    model = load(engine, seeing["llava_next"])
+    first, second = shown(picture(5, 40, 160)), shown(picture(6, 60, 40), picture(7, 90, 90))
+    params = {"max_new_tokens": NEW, "ignore_eos": True}
+    alone = [model.run(each, params) for each in (first, second)]
+    ahead = []
+
+    def emit(offset, _ids, _text):
+        if offset == 3:
+            ahead.append(model.look_ahead(second, params))
+
+    assert isinstance(model, LooksAhead)
+    assert model.run(first, params, RunContext(emit=emit)).value == alone[0].value
+    after = model.run(ahead[0], params)
+    assert (after.value, after.counts) == (alone[1].value, alone[1].counts)
+    assert after.timings["ahead_s"] > 0
+    assert "ahead_s" not in alone[1].timings
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from cluster import NodeProcess, run_json, run_program
 from ipfs_accel_node import AccelError, AsyncClient, JobError
@@ -109,6 +110,22 @@ def test_a_picture_is_described(node, alone, tmp_path):
     assert run_json(*asked, data_dir=node.data_dir)["value"] == expected
     printed = run_program(*asked, data_dir=node.data_dir)
     assert (printed.returncode, "in all" in printed.stdout) == (0, True)
+
+
+def test_pictures_are_seen_while_others_are_written_about(node, alone):
+    """Each of several callers at once gets what its own picture gives."""
+    pictures = [np.random.default_rng(seed).integers(0, 256, (60 + 20 * seed, 100, 3), np.uint8) for seed in range(4)]
+    params = {"max_new_tokens": 60, "ignore_eos": True}
+
+    def about(picture):
+        return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
+
+    expected = [alone("llava_next", about(each), **params) for each in pictures]
+    assert len({each["generated_text"] for each in expected}) == 4
+    with node.client() as client:
+        jobs = [client.submit("llava_next", "image-text-to-text", about(each), **params) for each in pictures * 3]
+        assert [job.result() for job in jobs] == expected * 3
+    assert any(job.report.get("ahead_s", 0) > 0 for job in jobs)
 
 
 async def test_a_picture_is_described_asynchronously(node, alone, tmp_path):
