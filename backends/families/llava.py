@@ -112,7 +112,7 @@ class LlavaModel(TextModel):
                 f"the prompt has {places} places for images, and there are {len(pictured.images)} images",
                 "Each image has one part in the messages, or <image> in the text.",
             )
-        images = [self._prepared(image, context) for image in pictured.images]
+        images = self._prepared(pictured.images, context)
         waiting = iter(images)
         spread = [[each] * next(waiting).tokens if each == self._image_token else [each] for each in ids]
         counts = {"images": len(images), "image_tokens": sum(each.tokens for each in images)}
@@ -154,9 +154,15 @@ class LlavaModel(TextModel):
         begins = self._chat.begins
         return self._encode(prompt, special=not (begins and prompt.startswith(begins)))
 
-    def _prepared(self, image: Any, context: RunContext) -> Shown:
-        self._look(context)
-        return self.tiles_of(open_image(image))
+    def _prepared(self, images: list[Any], context: RunContext) -> list[Shown]:
+        """No more of them than the model can read are made into tiles."""
+        prepared: list[Shown] = []
+        for image in images:
+            self._look(context)
+            prepared.append(self.tiles_of(open_image(image)))
+            if (tokens := sum(each.tokens for each in prepared)) >= self._context:
+                raise self._too_long(f"has images of {tokens} tokens")
+        return prepared
 
     def _write(self, see: See, context: RunContext, ids: list[int], params: TextParams, limit: int, take: Take) -> None:
         embeds = self._with_images(self._embedded(ids), ids, see())
