@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from .making_llava import make_llava, make_llava_next
 from .making_seq2seq import make_t5, make_whisper
 from .making_shapes import TINY, shape_of
 from .making_tokenizers import byte_tokenizer, filled, letters
@@ -96,15 +97,29 @@ def _videomae(folder: Path, size: str) -> Any:
     return transformers.VideoMAEForVideoClassification(config)
 
 
+def _videomae_base(folder: Path, size: str) -> Any:
+    """As it comes from pretraining: with a decoder that nobody needs."""
+    import transformers
+
+    shape = shape_of("videomae", size, **_small(), image_size=_SIDE, num_frames=8)
+    shape.pop("labels", None)
+    _write_image_processor(folder, "VideoMAEImageProcessor", shape["image_size"])
+    decoder = {f"decoder_{name}": size for name, size in _small().items()}
+    return transformers.VideoMAEForPreTraining(transformers.VideoMAEConfig(**shape, **decoder, use_mean_pooling=False))
+
+
 #: Each gives a model of transformers, and writes all else that belongs into the folder.
 _MAKERS: Final[dict[str, Callable[[Path, str], Any]]] = {
     "clip": _clip,
     "clap": _clap,
     "wav2vec2": _wav2vec2,
     "videomae": _videomae,
+    "videomae_base": _videomae_base,
     "xclip": _xclip,
     "whisper": make_whisper,
     "t5": make_t5,
+    "llava": lambda folder, _size: make_llava(folder),
+    "llava_next": lambda folder, _size: make_llava_next(folder),
 }
 
 

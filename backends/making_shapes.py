@@ -27,7 +27,7 @@ LIKE: Final = {
     "xclip": "microsoft/xclip-base-patch32",
 }
 #: family → the sizes that it is made in.
-MADE: Final = dict.fromkeys(LIKE, SIZES)
+MADE: Final = {**dict.fromkeys(LIKE, SIZES), "llava": (TINY,), "llava_next": (TINY,)}
 
 
 def _layers(hidden: int, inner: int, layers: int, heads: int) -> dict[str, int]:

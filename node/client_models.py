@@ -88,7 +88,8 @@ class ClientModels:
         """Makes a model with random weights on this machine, and adds it; its results say `weights: random`.
 
         Args:
-            family: bert, sentence, clip, llama, opt, gpt2, t5, whisper, wav2vec2, clap, videomae or xclip.
+            family: bert, sentence, clip, llama, opt, gpt2, t5, whisper, wav2vec2, clap, videomae, xclip,
+                llava or llava_next.
             size: `tiny`, or `reference`: shaped as a published checkpoint of the family.
 
         Raises:
