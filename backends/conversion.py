@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: What openvino-genai looks for in a folder.
 MODEL_FILE: Final = "openvino_model.xml"
+#: The input of a model with a state that says which of several outputs goes on.
+CHOSEN: Final = "beam_idx"
 _TIMEOUT_S: Final = 900.0
 _VERSIONED: Final = ("openvino", "optimum-intel", "transformers")
 

@@ -13,8 +13,9 @@ import resource
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
-from .conversion import MODEL_FILE
+from .conversion import CHOSEN, MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
 from .torch_stage import TorchStage
@@ -60,14 +61,69 @@ def _convert_stages(facts: ModelFacts, target: Path) -> None:
     for name, stage in stages_of(facts.family, model).items():
         with torch.no_grad():
             converted = ov.convert_model(stage.module, example_input=stage.example)
-        converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
+        if stage.remembers:
+            _keep_past(converted, stage)
+        else:
+            converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
         ov.save_model(converted, target / f"{name}.xml", compress_to_fp16=False)
 
 
+def _keep_past(converted: Any, stage: TorchStage) -> None:
+    """What comes out as the past is kept in the request, and is what goes in the next time."""
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    past = stage.example["past"]
+    given, kept = converted.inputs[-len(past) :], converted.outputs[-len(past) :]
+    shapes = {port: _free(each, stage.free["past"]) for port, each in zip(given, past, strict=True)}
+    for name in set(stage.example) - {"past"}:
+        shapes[converted.input(name)] = _shape(stage, name)
+    converted.reshape(shapes)
+    pairs = {}
+    for place, (before, after) in enumerate(zip(given, kept, strict=True)):
+        before.get_tensor().set_names({f"past.{place}"})
+        after.get_tensor().set_names({f"present.{place}"})
+        pairs[f"past.{place}"] = f"present.{place}"
+    _choose_past(converted, given)
+    apply_make_stateful_transformation(converted, pairs)
+    _begin_empty(converted)
+
+
+def _choose_past(converted: Any, past: list[Any]) -> None:
+    """Which of several outputs goes on: there is one, but OpenVINO keeps a cache in place only where this is asked."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    chosen = ops.parameter([-1], np.int32, name=CHOSEN)
+    chosen.output(0).get_tensor().set_names({CHOSEN})
+    for port in past:
+        readers = list(port.get_target_inputs())
+        picked = ops.gather(port, chosen, ops.constant(np.int32(0)))
+        for reader in readers:
+            reader.replace_source_output(picked.output(0))
+    converted.add_parameters([chosen])
+    converted.validate_nodes_and_infer_types()
+
+
+def _begin_empty(converted: Any) -> None:
+    """Nothing is kept when an output begins; said, because the cache in place does not take it for granted."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    for node in converted.get_ops():
+        if node.get_type_name() == "ReadValue":
+            shape = [0 if size.is_dynamic else size.get_length() for size in node.get_output_partial_shape(0)]
+            nothing = ops.broadcast(ops.constant(np.float32(0)), ops.constant(np.array(shape, np.int64)))
+            node.set_arguments([nothing.output(0)])
+    converted.validate_nodes_and_infer_types()
+
+
 def _shape(stage: TorchStage, name: str) -> list[int]:
+    return _free(stage.example[name], stage.free.get(name, ()))
+
+
+def _free(example: Any, axes: tuple[int, ...]) -> list[int]:
     """-1 for an axis that may have any length."""
-    free = stage.free.get(name, ())
-    return [-1 if axis in free else size for axis, size in enumerate(stage.example[name].shape)]
+    return [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
 
 
 def _convert(facts: ModelFacts, target: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 #: (state, done, total), such as ("converting", 0, 1).
 OnProgress = Callable[[str, int, int], None]
@@ -130,6 +130,15 @@ class LoadedModel(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A loaded model that can do a part of a job while another thread runs another job of it."""
+
+    def look_ahead(self, inputs: Any, params: dict[str, Any], context: RunContext = RunContext()) -> Any:
+        """What `run` takes in the place of these inputs, with the same parameters. Raises BackendError."""
+        ...
 
 
 class Backend(Protocol):

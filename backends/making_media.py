@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from .making_llava import make_llava, make_llava_next
 from .making_seq2seq import make_t5, make_whisper
 
 WARNING: Final = "Random weights, made locally: what this model computes means nothing.\n"
@@ -17,7 +18,7 @@ _SIDE: Final = 32
 
 
 def make_media_model(folder: Path, model_type: str, seed: int = 0) -> Path:
-    """A tiny clip, clap, wav2vec2, videomae, xclip, whisper or t5, with its tokenizer and processor."""
+    """A tiny model of one of the types of `_MAKERS`, with its tokenizer and processor."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,14 +97,27 @@ def _videomae(folder: Path) -> Any:
     return transformers.VideoMAEForVideoClassification(config)
 
 
+def _videomae_base(folder: Path) -> Any:
+    """As it comes from pretraining: with a decoder that nobody needs."""
+    import transformers
+
+    _write_image_processor(folder, "VideoMAEImageProcessor")
+    decoder = {f"decoder_{name}": size for name, size in _small().items()}
+    config = transformers.VideoMAEConfig(image_size=_SIDE, num_frames=8, **_small(), **decoder, use_mean_pooling=False)
+    return transformers.VideoMAEForPreTraining(config)
+
+
 _MAKERS: Final[dict[str, Callable[[Path], Any]]] = {
     "clip": _clip,
     "clap": _clap,
     "wav2vec2": _wav2vec2,
     "videomae": _videomae,
+    "videomae_base": _videomae_base,
     "xclip": _xclip,
     "whisper": make_whisper,
     "t5": make_t5,
+    "llava": make_llava,
+    "llava_next": make_llava_next,
 }
 
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from .conversion import MODEL_FILE, ensure_converted
+from .conversion import CHOSEN, MODEL_FILE, ensure_converted
 from .families.known import TASKS
 from .families.sentence import Encode, SentenceModel, States
 from .families.staged import open_staged
-from .families.stages import Arrays, Stage
+from .families.stages import Arrays, Remembering, Stage
 from .families.text import TextModel
 from .families.tokenizing import Ids
 from .hardware import cpu_name, memory_bytes, resident_bytes
@@ -93,17 +93,15 @@ def _compile(model: Path, options: LoadOptions) -> Any:
     """Precision is said: OpenVINO's own default on processors that have it is bf16."""
     import openvino as ov
 
+    properties = {
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "KV_CACHE_PRECISION": "f32" if options.precision == "f32" else "f16",
+    }
     try:
-        return ov.Core().compile_model(
-            model,
-            _DEVICE,
-            {
-                "INFERENCE_PRECISION_HINT": options.precision,
-                "INFERENCE_NUM_THREADS": options.threads,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        return ov.Core().compile_model(model, _DEVICE, properties)
     except RuntimeError as error:
         raise BackendError("conversion-failed", f"the converted model does not compile: {error}"[:500]) from None
 
@@ -121,13 +119,21 @@ def _encoding(compiled: Any) -> Encode:
 
 
 def _running(compiled: Any) -> Stage:
+    """A model that keeps a state gives each output a request of its own, with a state in it."""
+    if CHOSEN not in {port.get_any_name() for port in compiled.inputs}:
+        return _requesting(compiled, {})
+    only = {CHOSEN: np.zeros(1, np.int32)}
+    return Remembering(lambda: _requesting(compiled, only))
+
+
+def _requesting(compiled: Any, always: Arrays) -> Stage:
     """One request object, one run at a time: a compiled model that is shared gives one caller another's output."""
     request = compiled.create_infer_request()
     lock = threading.Lock()
 
     def run(given: Arrays) -> list[Any]:
         with lock:
-            results = request.infer(dict(given), share_inputs=True)
+            results = request.infer({**given, **always}, share_inputs=True)
             return [np.array(results[place], dtype=np.float32) for place in range(len(compiled.outputs))]
 
     return run

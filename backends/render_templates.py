@@ -1,7 +1,7 @@
 """The process that renders chat templates; see `templates.py`. It ends when its standard input does.
 
 Templates run in Jinja's immutable sandbox with what transformers gives them (`raise_exception`, `strftime_now`,
-`tojson`, loop controls), so that those written for it render the same.
+`tojson`, loop controls, `generation` around what an assistant said), so that those written for it render the same.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError
-from jinja2.ext import loopcontrols
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _MEMORY = 768 << 20
@@ -26,6 +27,16 @@ _GIVE_UP_S = 60
 
 class RefusedError(TemplateError):
     """The template itself says that it does not take these messages."""
+
+
+class Generation(Extension):
+    """`{% generation %}…{% endgeneration %}`, which transformers' training looks at: what is inside is rendered."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def main() -> None:
@@ -51,7 +62,9 @@ def _answer(question: dict[str, Any]) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def _compiled(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

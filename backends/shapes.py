@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 from .interface import BackendError
@@ -105,21 +105,61 @@ _TOWERS: Final[dict[str, tuple[_Tower, ...]]] = {
     ),
 }  # fmt: skip
 
+_LLAVA_TEXT: Final = _Tower(
+    part="text_config",
+    prefix="language_model.",
+    embedding="embed_tokens.weight",
+    layer="layers",
+    defaults={
+        "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
+        "max_position_embeddings": 2048,
+    },
+)  # fmt: skip
+_MISTRAL: Final = {"intermediate_size": 14_336, "max_position_embeddings": 131_072, "sliding_window": 4096}
+#: What may write in a LLaVA, by its model_type.
+_WRITERS: Final = {
+    "llama": _LLAVA_TEXT,
+    "mistral": replace(_LLAVA_TEXT, defaults={**_LLAVA_TEXT.defaults, **_MISTRAL}),
+}
+_LLAVA_VISION: Final = replace(
+    _CLIP_VISION, prefix="vision_tower.", defaults={**_CLIP_VISION.defaults, "image_size": 224, "patch_size": 32}
+)
+
+
+def _towers_of(model_type: str, config: Mapping[str, Any]) -> tuple[_Tower, ...]:
+    """Raises BackendError unsupported-task for a LLaVA that is made of other parts than are served."""
+    if model_type not in ("llava", "llava_next"):
+        return _TOWERS.get(model_type, (_Tower(),))
+    writes, sees = (
+        part.get("model_type", otherwise) if isinstance(part := config.get(name), Mapping) else None
+        for name, otherwise in (("text_config", "llama"), ("vision_config", "clip_vision_model"))
+    )
+    if writes not in _WRITERS or sees != "clip_vision_model":
+        raise BackendError(
+            "unsupported-task",
+            f"a {model_type} of {sees!r} and {writes!r} is not served yet"[:200],
+            f"Served: clip_vision_model with {', '.join(_WRITERS)}.",
+        )
+    return _WRITERS[writes], _LLAVA_VISION
+
 
 def part_of(model_type: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One part of a configuration with its defaults. Raises BackendError not-a-model when it is no object."""
     part = config.get(name, {}) if name else config
     if not isinstance(part, Mapping):
         _not_a_model(f"config.json gives no sound {name}")
-    tower = next((each for each in _TOWERS.get(model_type, ()) if each.part == name), _Tower())
-    return {**tower.defaults, **part}
+    tower = next((each for each in _towers_of(model_type, config) if each.part == name), None)
+    return {**(tower.defaults if tower else {}), **part}
 
 
 def check_shapes(model_type: str, config: Mapping[str, Any], shapes: Shapes) -> None:
     """What the configuration would have an engine allocate is what the file holds. Raises BackendError not-a-model."""
-    for tower in _TOWERS.get(model_type, (_Tower(),)):
+    for tower in _towers_of(model_type, config):
         own = {name: shape for name, shape in shapes.items() if not tower.prefix or f".{tower.prefix}" in f".{name}"}
-        _check_tower(tower, part_of(model_type, config, tower.part), own, shapes)
+        part = part_of(model_type, config, tower.part)
+        _check_tower(tower, part, own, shapes)
+        if tower is _LLAVA_VISION:
+            _check_places(part, own)
 
 
 def _check_tower(tower: _Tower, config: dict[str, Any], shapes: Shapes, all_shapes: Shapes) -> None:
@@ -137,6 +177,14 @@ def _check_tower(tower: _Tower, config: dict[str, Any], shapes: Shapes, all_shap
     for what, size in (("an intermediate size", intermediate), ("a hidden size", hidden)):
         if not any(size in shape for shape in shapes.values()):
             _not_a_model(f"config.json says {what} of {size}, and no weight has it")
+
+
+def _check_places(config: dict[str, Any], shapes: Shapes) -> None:
+    """An image has so many patches, and each has its place."""
+    across = _count(config, "image_size") // _count(config, "patch_size")
+    found = next((shape for name, shape in shapes.items() if name.endswith("position_embedding.weight")), None)
+    if found != (across**2 + 1, _count(config, "hidden_size")):
+        _not_a_model(f"config.json says {across} x {across} patches, and the weights have others")
 
 
 def _intermediate(tower: _Tower, config: dict[str, Any], hidden: int) -> int:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = ("f32", "bf16")
 #: task → how many tokens go through its layers at a time, most of the time.
-_TOKENS: Final = {"feature-extraction": 32, "text-generation": 1}
+_TOKENS: Final = {"feature-extraction": 32, "text-generation": 1, "image-text-to-text": 1}
 _MANY_TOKENS: Final = 256
 
 

@@ -14,3 +14,6 @@ class TorchStage:
     example: dict[str, Any]
     #: Input → its axes that may have any length.
     free: dict[str, tuple[int, ...]]
+    #: Whether it keeps what it was given: then `module.fresh()` gives its steps for one output, and its forward takes
+    #: `past`, a tuple of arrays [1, heads, n, width], last, and gives them with the new ones, after its own output.
+    remembers: bool = False

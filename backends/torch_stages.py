@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .families.known import CLAP, CLIP, T5, VIDEOMAE, WAV2VEC2, WHISPER, XCLIP, Family
-from .families.stages import Arrays, Stage
+from .families.known import CLAP, CLIP, LLAVA, LLAVA_NEXT, T5, VIDEOMAE, VIDEOMAE_BASE, WAV2VEC2, WHISPER, XCLIP, Family
+from .families.stages import Arrays, Remembering, Stage
+from .torch_llava import llava_stages
 from .torch_seq2seq import t5_stages, whisper_stages
 from .torch_stage import TorchStage
 
@@ -20,13 +21,21 @@ def stages_of(family: Family, model: Any) -> dict[str, TorchStage]:
 
 def running(stages: dict[str, TorchStage]) -> dict[str, Stage]:
     """The stages as an engine's: numpy in, numpy out."""
-    return {name: _running(stage.module) for name, stage in stages.items()}
+    return {
+        name: _remembering(stage.module) if stage.remembers else _running(stage.module, stage.module)
+        for name, stage in stages.items()
+    }
 
 
-def _running(module: Any) -> Stage:
+def _remembering(module: Any) -> Stage:
+    return Remembering(lambda: _running(module, module.fresh()))
+
+
+def _running(owner: Any, module: Any) -> Stage:
+    """`owner` has the parameters that `module` computes with."""
     import torch
 
-    dtype = next((each.dtype for each in module.parameters()), torch.float32)
+    dtype = next((each.dtype for each in owner.parameters()), torch.float32)
 
     def run(given: Arrays) -> list[Any]:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in given.items()}
@@ -95,6 +104,7 @@ def _wav2vec2(model: Any) -> dict[str, TorchStage]:
 
 
 def _videomae(model: Any) -> dict[str, TorchStage]:
+    """With a head its logits, without one the mean of the states of all tokens."""
     import torch
 
     class Video(torch.nn.Module):
@@ -103,7 +113,8 @@ def _videomae(model: Any) -> dict[str, TorchStage]:
             self.model = model
 
         def forward(self, pixel_values: Any) -> Any:
-            return self.model(pixel_values=pixel_values).logits
+            seen = self.model(pixel_values=pixel_values)
+            return seen.logits if hasattr(seen, "logits") else seen.last_hidden_state.mean(dim=1)
 
     config = model.config
     example = torch.zeros(1, config.num_frames, config.num_channels, config.image_size, config.image_size)
@@ -181,7 +192,10 @@ _BUILDERS: Final[dict[str, Callable[[Any], dict[str, TorchStage]]]] = {
     CLAP.name: _clap,
     WAV2VEC2.name: _wav2vec2,
     VIDEOMAE.name: _videomae,
+    VIDEOMAE_BASE.name: _videomae,
     XCLIP.name: _xclip,
     WHISPER.name: whisper_stages,
     T5.name: t5_stages,
+    LLAVA.name: llava_stages,
+    LLAVA_NEXT.name: llava_stages,
 }

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Unpack
 
 import anyio
 
 from .async_jobs import AsyncJob
+from .client_requests import IMAGE_TEXT
 from .client_tasks import (
     CLASSIFY_AUDIO,
     CLASSIFY_IMAGE,
     CLASSIFY_VIDEO,
+    DESCRIBE,
     NAME_VIDEO,
     REWRITE,
     TRANSCRIBE,
     TaskOptions,
     generated,
     label_params,
+    limit_params,
     media,
+    of_several,
+    question,
     spoken,
     summary_params,
 )
@@ -54,6 +60,22 @@ class AsyncClientTasks:
     ) -> Any:
         job = await self.submit(model, REWRITE, text, **options, **summary_params(max_new_tokens))
         return generated(await job.result())
+
+    async def describe(
+        self, model: str, image: Any, prompt: str = DESCRIBE, *, max_new_tokens: int | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:  # fmt: skip
+        params = limit_params(max_new_tokens)
+        if isinstance(image, list):
+            asked = [await anyio.to_thread.run_sync(question, [each], prompt) for each in image]
+            answers = self.map(model, asked, IMAGE_TEXT, **of_several(options), **params)
+            return generated([each async for each in answers])
+        given = await anyio.to_thread.run_sync(question, [image], prompt)
+        job = await self.submit(model, IMAGE_TEXT, given, **options, **params)
+        return generated(await job.result())
+
+    def map(self, model: str, inputs: Any, task: str | None = None, **options: Any) -> AsyncIterator[Any]:
+        raise NotImplementedError
 
     async def _asked(self, model: str, task: str, value: Any, **options: Any) -> Any:
         given = await anyio.to_thread.run_sync(media, value)

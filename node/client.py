@@ -166,7 +166,8 @@ class Client(ClientTasks, ClientModels):
         """Text that a model writes; it survives the node that computes it.
 
         Args:
-            prompt: a text to go on from, or messages `[{"role": "user", "content": "…"}]` to answer.
+            prompt: a text to go on from, or messages `[{"role": "user", "content": "…"}]` to answer; for a model that
+                sees, the content is parts `[{"type": "image", "image": bytes}, {"type": "text", "text": "…"}]`.
             stream: give a `TextStream` to read from while it is written, instead of waiting for the whole.
             options: see `TextOptions`: max_new_tokens, temperature, top_p, top_k, seed, stop, timeout, …
 

@@ -25,6 +25,8 @@ OnProgress = Callable[[str, int, int, str], None]
 Places = tuple[Path, ...] | RemoteNode
 
 TEXT_GENERATION: Final = "text-generation"
+#: Text about images: as text generation, with images in the messages.
+IMAGE_TEXT: Final = "image-text-to-text"
 #: Where the new text stands in the value of such a job.
 GENERATED: Final = "generated_text"
 DEFAULT_TIMEOUT_S: Final = 300.0
@@ -184,7 +186,7 @@ def count_bytes(inputs: Any) -> int:
 
 def _count_outputs(task: str, params: dict[str, Any]) -> dict[str, int]:
     """Tokens that the job may write at most, where it writes any."""
-    if task != TEXT_GENERATION:
+    if task not in (TEXT_GENERATION, IMAGE_TEXT):
         return {}
     asked = params.get("max_new_tokens")
     return {"outputs": asked if type(asked) is int and asked > 0 else DEFAULT_MAX_NEW_TOKENS}

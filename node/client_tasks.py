@@ -5,12 +5,13 @@ A picture, a sound or a film is a file's path or its bytes, or an array; a list 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
 from ..protocols.errors import AccelError, ErrorCode
 from .client_jobs import Job
-from .client_requests import OnProgress
+from .client_requests import IMAGE_TEXT, OnProgress
 
 TRANSCRIBE: Final = "automatic-speech-recognition"
 CLASSIFY_IMAGE: Final = "zero-shot-image-classification"
@@ -18,6 +19,8 @@ CLASSIFY_AUDIO: Final = "zero-shot-audio-classification"
 CLASSIFY_VIDEO: Final = "zero-shot-video-classification"
 REWRITE: Final = "text2text-generation"
 NAME_VIDEO: Final = "video-classification"
+#: What a picture is asked when nothing else is.
+DESCRIBE: Final = "Describe this picture."
 #: What a payload may have.
 _MAX_FILE: Final = 64 << 20
 
@@ -76,6 +79,23 @@ class ClientTasks:
         params = summary_params(max_new_tokens)
         return generated(self.submit(model, REWRITE, text, **options, **params).result())
 
+    def describe(
+        self, model: str, image: Any, prompt: str = DESCRIBE, *, max_new_tokens: int | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:  # fmt: skip
+        """What a model says of a picture: a text; for a list a list of them, each written by a job of its own.
+
+        `Client.generate` takes messages with pictures, gives the text while it is written, and has all its parameters.
+        """
+        params = limit_params(max_new_tokens)
+        if isinstance(image, list):
+            asked = (question([each], prompt) for each in image)
+            return generated(list(self.map(model, asked, IMAGE_TEXT, **of_several(options), **params)))
+        return generated(self.submit(model, IMAGE_TEXT, question([image], prompt), **options, **params).result())
+
+    def map(self, model: str, inputs: Iterable[Any], task: str | None = None, **options: Any) -> Iterator[Any]:
+        raise NotImplementedError
+
     def submit(self, model: str, task: str, inputs: Any, **options: Any) -> Job:
         raise NotImplementedError
 
@@ -96,8 +116,25 @@ def label_params(labels: list[str] | str, template: str | None) -> dict[str, Any
 
 def summary_params(max_new_tokens: int | None) -> dict[str, Any]:
     """The model's own words for it, where its configuration has some."""
-    limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-    return {"prefix": "summarization", **limit}
+    return {"prefix": "summarization", **limit_params(max_new_tokens)}
+
+
+def limit_params(max_new_tokens: int | None) -> dict[str, Any]:
+    return {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+
+
+def of_several(options: TaskOptions) -> dict[str, Any]:
+    """Raises AccelError bad-input: one id for several jobs would give all of them one answer."""
+    given = {**options}
+    if given.pop("job_id", None) is not None:
+        raise AccelError(ErrorCode.BAD_INPUT, "several pictures are several jobs, and a job_id is of one")
+    return given
+
+
+def question(pictures: list[Any], prompt: str) -> list[dict[str, Any]]:
+    """Messages that ask about all of these pictures."""
+    shown = [{"type": "image", "image": media(each)} for each in pictures]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
 
 
 def generated(result: Any) -> Any:

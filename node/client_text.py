@@ -11,10 +11,10 @@ from ..protocols.inference import Request
 from ..protocols.inference_session import ChunkReceived
 from ..protocols.resumption import OPTION, pack_resumption
 from ..protocols.values import pack, unpack
-from .client_requests import GENERATED, TEXT_GENERATION, OnProgress, checked_timeout, make_request
+from .client_requests import GENERATED, IMAGE_TEXT, TEXT_GENERATION, OnProgress, checked_timeout, make_request
 from .delivered import Delivered
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 
 
 class TextOptions(TypedDict, total=False):
@@ -160,9 +160,19 @@ def ask(model: str, prompt: Any, options: TextOptions, *, default_timeout: float
     if isinstance(temperature, (int, float)) and temperature > 0 and given.get("seed") is None:
         given["seed"] = int.from_bytes(os.urandom(4))
     request, payload = make_request(
-        model, TEXT_GENERATION, _checked(prompt), given, seconds=seconds, on=on, job_id=job_id, stream=stream
+        model, _task_of(prompt), _checked(prompt), given, seconds=seconds, on=on, job_id=job_id, stream=stream
     )
     return Asked(request, payload, seconds)
+
+
+def _task_of(prompt: Any) -> str:
+    """Messages whose content is parts, text and images, are for models that see."""
+    parts = isinstance(prompt, list) and any(isinstance(each, dict) and _has_parts(each) for each in prompt)
+    return IMAGE_TEXT if parts else TEXT_GENERATION
+
+
+def _has_parts(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("content"), list)
 
 
 def _checked(prompt: Any) -> Prompt:

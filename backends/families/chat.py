@@ -31,7 +31,12 @@ class ChatTemplate:
     def exists(self) -> bool:
         return self._source is not None
 
-    def render(self, messages: list[dict[str, str]]) -> str:
+    @property
+    def begins(self) -> str:
+        """The token that texts begin with, empty where there is none."""
+        return self._specials.get("bos_token", "")
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
         """The prompt that asks for the assistant's next message.
 
         Raises:
@@ -65,14 +70,15 @@ def _is_message(value: Any) -> bool:
 
 
 def _source(folder: Path, settings: dict[str, Any]) -> str | None:
-    """`chat_template.jinja`, or what `tokenizer_config.json` says; of several, the one called default."""
+    """`chat_template.jinja`, `chat_template.json`, or what `tokenizer_config.json` says; the one called default."""
     path = inside(folder, "chat_template.jinja")
     if path.exists():
         try:
             return path.read_bytes()[:_MAX_TEMPLATE].decode()
         except (OSError, ValueError):
             raise BackendError("not-a-model", "its chat_template.jinja cannot be read") from None
-    given = settings.get("chat_template")
+    named_so = (folder / "chat_template.json").exists()
+    given = (read_json(folder, "chat_template.json") if named_so else settings).get("chat_template")
     if isinstance(given, list):
         named = {each.get("name"): each.get("template") for each in given if isinstance(each, dict)}
         given = named.get("default")

@@ -40,6 +40,11 @@ class ImageSteps:
     mean: NDArray[np.float32] | None
     std: NDArray[np.float32] | None
 
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(height, width) that every image comes to; None where it depends on the image."""
+        return self.crop or self.size
+
     def apply(self, image: Any) -> Pixels:
         """`image` a `PIL.Image` in RGB."""
         pixels = np.asarray(self._resized(image))

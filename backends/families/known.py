@@ -24,9 +24,13 @@ CLIP: Final = Family("clip", "zero-shot-image-classification", "CLIPModel", stag
 CLAP: Final = Family("clap", "zero-shot-audio-classification", "ClapModel", staged=True)
 WAV2VEC2: Final = Family("wav2vec2", "automatic-speech-recognition", "Wav2Vec2ForCTC", staged=True)
 VIDEOMAE: Final = Family("videomae", "video-classification", "VideoMAEForVideoClassification", staged=True)
+#: Without a head, as it comes from pretraining.
+VIDEOMAE_BASE: Final = Family("videomae_base", "feature-extraction", "VideoMAEModel", staged=True)
 WHISPER: Final = Family("whisper", "automatic-speech-recognition", "WhisperForConditionalGeneration", staged=True)
 T5: Final = Family("t5", "text2text-generation", "T5ForConditionalGeneration", staged=True)
 XCLIP: Final = Family("xclip", "zero-shot-video-classification", "XCLIPModel", staged=True)
+LLAVA: Final = Family("llava", "image-text-to-text", "LlavaForConditionalGeneration", staged=True)
+LLAVA_NEXT: Final = Family("llava_next", "image-text-to-text", "LlavaNextForConditionalGeneration", staged=True)
 
 #: model_type in config.json → its family.
 _BY_TYPE: Final = {
@@ -45,10 +49,12 @@ _BY_TYPE: Final = {
     "xclip": XCLIP,
     "whisper": WHISPER,
     "t5": T5,
+    "llava": LLAVA,
+    "llava_next": LLAVA_NEXT,
     "echo": ECHO,
 }
 
-FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, XCLIP, WHISPER, T5)
+FAMILIES: Final = (SENTENCE, TEXT, CLIP, CLAP, WAV2VEC2, VIDEOMAE, VIDEOMAE_BASE, XCLIP, WHISPER, T5, LLAVA, LLAVA_NEXT)
 #: Every task that a model may be served for.
 TASKS: Final = tuple(dict.fromkeys(family.task for family in FAMILIES))
 MODEL_TYPES: Final = tuple(name for name in _BY_TYPE if name != "echo")
@@ -56,4 +62,11 @@ MODEL_TYPES: Final = tuple(name for name in _BY_TYPE if name != "echo")
 
 def family_of(config: dict[str, Any]) -> Family | None:
     """None for a model that is not served."""
-    return _BY_TYPE.get(config.get("model_type", ""))
+    family = _BY_TYPE.get(config.get("model_type", ""))
+    return VIDEOMAE_BASE if family is VIDEOMAE and not _has_labels(config) else family
+
+
+def _has_labels(config: dict[str, Any]) -> bool:
+    """Whether it was saved with a head that names what it sees; a folder that says nothing has one."""
+    made_by = config.get("architectures")
+    return not isinstance(made_by, list) or VIDEOMAE.torch_class in made_by or not made_by

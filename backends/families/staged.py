@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -57,7 +58,7 @@ class StagedModel(ABC):
     def samples(self) -> list[Sample]: ...
 
     def close(self) -> None:
-        self._stages = dict.fromkeys(self._stages, _closed)
+        self._stages = dict.fromkeys(self._stages, unloaded)
 
     def stage(self, name: str, context: RunContext, **given: Any) -> list[Any]:
         """Runs one part. Raises BackendError cancelled."""
@@ -70,12 +71,12 @@ def open_staged(
     facts: ModelFacts, stages: dict[str, Stage], details: dict[str, Any], precision: str, memory: int
 ) -> LoadedModel:
     """The model of its family. Raises BackendError not-a-model for a folder that lacks what the family needs."""
-    model: type[StagedModel] = import_module(f".{facts.family.name}", __package__).MODEL
+    model: Callable[..., LoadedModel] = import_module(f".{facts.family.name}", __package__).MODEL
     try:
         return model(facts, stages, details, precision, memory)
     except (KeyError, TypeError, ValueError) as error:
         raise BackendError("not-a-model", f"its configuration is incomplete: {error!r}"[:300]) from None
 
 
-def _closed(_: Arrays) -> Any:
+def unloaded(_: Arrays) -> Any:
     raise BackendError("worker-died", "the model was unloaded")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,17 @@ _MOST_BYTES_A_TOKEN: Final = 64
 _LONGEST_PIECE: Final = 8192
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What is read before anything is written: its token ids, how to go on from them, and how many of what it has."""
+
+    ids: list[int]
+    generate: Generate
+    counts: dict[str, int] = field(default_factory=dict)
+    #: Seconds that went into it before its turn came, while another job was computed.
+    ahead_s: float = 0.0
+
+
 class TextModel:
     """The family's half of a loaded language model."""
 
@@ -44,17 +55,18 @@ class TextModel:
     def __init__(
         self, facts: ModelFacts, generate: Generate, details: dict[str, Any], precision: str, memory: int
     ) -> None:
-        self._vocabulary = int(facts.config["vocab_size"])
+        config = self.language_config(facts)
+        self._vocabulary = int(config["vocab_size"])
         self._tokenizer = open_tokenizer(facts.folder, self._vocabulary)
         self._chat = ChatTemplate(facts.folder)
-        self._context = context_length(facts.config)
-        self._eos, self._penalty = _generation_config(facts)
+        self._context = context_length(config)
+        self._eos, self._penalty = _generation_config(facts, config)
         self._generate = generate
         self.precision = precision
         self.memory_bytes = memory
         self.details = {
             **details,
-            "family": "text",
+            "family": facts.family.name,
             "context_tokens": self._context,
             "chat_template": self._chat.exists,
         }
@@ -71,23 +83,24 @@ class TextModel:
         began = time.perf_counter()
         asked = read_params(params)
         self._check(context.prefix)
-        prompt = self._prompt(inputs, asked)
-        output = _Output(self, asked, min(asked.max_new_tokens, self._context - len(prompt)), context)
+        prompt = self.read(inputs, asked, context)
+        output = _Output(self, asked, min(asked.max_new_tokens, self._context - len(prompt.ids)), context)
         prepared = time.perf_counter()
         if not output.ended:
-            self._generate(
-                [*prompt, *context.prefix.token_ids], self._completed(asked), output.tokens_left, output.take
+            prompt.generate(
+                [*prompt.ids, *context.prefix.token_ids], self._completed(asked), output.tokens_left, output.take
             )
         computed = time.perf_counter()
-        value = {**output.finish(), "prompt_tokens": len(prompt), "seed": asked.seed if asked.samples else None}
+        value = {**output.finish(), "prompt_tokens": len(prompt.ids), "seed": asked.seed if asked.samples else None}
         timings = {
             "preprocess_s": prepared - began,
             "first_token_s": (output.first_at or computed) - prepared,
             "compute_s": computed - prepared,
             "postprocess_s": time.perf_counter() - computed,
+            **({"ahead_s": prompt.ahead_s} if prompt.ahead_s else {}),
         }
         new = len(output.stream.token_ids) - len(context.prefix.token_ids)
-        return Output(value, timings, {"prompt_tokens": len(prompt), "output_tokens": new})
+        return Output(value, timings, {"prompt_tokens": len(prompt.ids), "output_tokens": new, **prompt.counts})
 
     def samples(self) -> list[Sample]:
         """Two sizes of prompt for reading, and a longer output for writing."""
@@ -102,8 +115,18 @@ class TextModel:
         ]
 
     def close(self) -> None:
-        self._generate = _closed
+        self._generate = closed
         self._chat.close()
+
+    # --- what a model that reads more than text has otherwise
+
+    def language_config(self, facts: ModelFacts) -> dict[str, Any]:
+        """The configuration of what writes."""
+        return facts.config
+
+    def read(self, inputs: Any, asked: TextParams, _context: RunContext) -> Prompt:
+        """Raises BackendError bad-input, too-large, unsafe-model, cancelled."""
+        return Prompt(self._prompt(inputs, asked), self._generate)
 
     # --- for one output
 
@@ -133,6 +156,9 @@ class TextModel:
         else:
             messages = read_messages([{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs)
             ids = self._encode(self._chat.render(messages), special=False)
+        return self._checked(ids)
+
+    def _checked(self, ids: list[int]) -> list[int]:
         if len(ids) >= self._context:
             raise self._too_long(f"has {len(ids)} tokens")
         if not ids:
@@ -217,10 +243,10 @@ def context_length(config: dict[str, Any]) -> int:
     raise BackendError("not-a-model", "its config.json says no max_position_embeddings")
 
 
-def _generation_config(facts: ModelFacts) -> tuple[frozenset[int], float]:
+def _generation_config(facts: ModelFacts, config: dict[str, Any]) -> tuple[frozenset[int], float]:
     """The ids that end an output, and the repetition penalty, as `generation_config.json` or `config.json` say."""
     path: Path = facts.folder / "generation_config.json"
-    said = {**facts.config, **(read_json(facts.folder, path.name) if path.exists() else {})}
+    said = {**config, **(read_json(facts.folder, path.name) if path.exists() else {})}
     eos = said.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
     penalty = said.get("repetition_penalty")
@@ -228,5 +254,5 @@ def _generation_config(facts: ModelFacts) -> tuple[frozenset[int], float]:
     return frozenset(each for each in ids if type(each) is int), float(penalty or 1.0) if sound else 1.0
 
 
-def _closed(*_: Any) -> None:
+def closed(*_: Any) -> None:
     raise BackendError("worker-died", "the model was unloaded")

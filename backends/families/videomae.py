@@ -1,4 +1,4 @@
-"""VideoMAE with a head: a video in, what is done in it out."""
+"""VideoMAE with a head: a video in, what is done in it out. Without one, see `videomae_base`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .video import open_video
 from .zero_shot import softmax
 
 _TOP_K: Final = 5
-_MOST_VIDEOS: Final = 16
+MOST_VIDEOS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class VideoMaeModel(StagedModel):
         top_k = params.get("top_k", _TOP_K)
         if set(params) - {"top_k"} or type(top_k) is not int or top_k < 1:
             raise BackendError("bad-input", "unknown parameters, or a top_k below 1", "There is top_k.")
-        videos = videos_of(inputs, _MOST_VIDEOS)
+        videos = videos_of(inputs, MOST_VIDEOS)
         pixels = [np.stack([self._steps.apply(each) for each in open_video(video, self._frames)]) for video in videos]
         return _Prepared(pixels, top_k, not isinstance(inputs, dict))
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ...protocols.errors import AccelError, ErrorCode
 from ..client import Client
-from ..client_requests import QUESTION_TIMEOUT_S, TEXT_GENERATION, checked_timeout
+from ..client_requests import GENERATED, IMAGE_TEXT, QUESTION_TIMEOUT_S, TEXT_GENERATION, checked_timeout
+from ..client_tasks import DESCRIBE, question
 from ..client_text import Generation
 from ..map_window import own_task
 from . import writing
@@ -39,6 +40,8 @@ def run(options: argparse.Namespace) -> int | None:
             _show_texts(texts, options)
             return None
         writing.check_unused(options, task)
+        if task == IMAGE_TEXT:
+            inputs = _shown_question(inputs)
         left = max(0.001, deadline - time.monotonic())
         job = client.submit(options.model, task, inputs, timeout=left, on=options.on, on_progress=report, **params)
         value = job.result()
@@ -50,6 +53,12 @@ def run(options: argparse.Namespace) -> int | None:
     if options.explain:
         _show_route(job.report, _asked(options))
     return None
+
+
+def _shown_question(inputs: list[Any]) -> Any:
+    """Messages with every --file as an image, and the texts after them."""
+    texts = [each for each in inputs if isinstance(each, str)]
+    return question([each for each in inputs if isinstance(each, bytes)], "\n".join(texts) or DESCRIBE)
 
 
 def _show_texts(texts: list[Generation], options: argparse.Namespace) -> None:
@@ -118,6 +127,8 @@ def _task_of(client: Client, model: str, timeout: float) -> str:
 
 def _show_value(inputs: list[str | bytes], value: Any) -> None:
     out = console()
+    if isinstance(value, dict) and isinstance(value.get(GENERATED), str):
+        value = value[GENERATED]
     if isinstance(value, str):
         out.print("\n".join(map(safe, value.splitlines())), soft_wrap=True)
         return

@@ -2,10 +2,11 @@
 
     python -P -m ipfs_accel_node.node.serving.worker_main --backend cpu --fd 5 --threads 2 --cache DIR
 
-It speaks the inference protocol's frames over the inherited socket; the node is the dialler. Three threads:
+It speaks the inference protocol's frames over the inherited socket; the node is the dialler. Four threads:
 
     main     reads: answers pings and takes cancels while another computes; ends the process when the socket closes
     compute  takes one operation after another
+    ahead    sees the images of the next job while another is computed
     write    sends what waits, so that computing never waits for a slow reader
 
 Neither trio nor libp2p is imported here, and an engine only in the process that computes with it.
@@ -36,7 +37,7 @@ from ...protocols.inference_session import (
     Session,
 )
 from .worker_link import Link, or_end
-from .worker_models import WorkerModels
+from .worker_models import WorkerJob, WorkerModels
 from .worker_queue import BEGUN, RELEASED, Work, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,19 @@ class Worker:
             finally:
                 self._queue.done(work)
 
+    def look_ahead(self) -> None:
+        while True:
+            work = self._queue.take_ahead()
+            try:
+                if work.look_ahead is not None:
+                    work.look_ahead()
+            finally:
+                self._queue.looked_at(work)
+
     def _enqueue_job(self, request_id: int, request: Request, payload: bytes, *, accepted: bool) -> None:
         work = Work(request_id, lambda: None)
-        work.run = partial(self._job, work, request, payload, accepted)
+        job = WorkerJob(self._models, request, payload, lambda: work.cancelled)
+        work.run, work.look_ahead = partial(self._job, work, job, accepted), job.look_ahead
         self._enqueue(work)
 
     def _enqueue(self, work: Work) -> None:
@@ -128,7 +139,7 @@ class Worker:
     def _fail(self, request_id: int, code: str, message: str, hint: str = "") -> None:
         self._link.say(lambda session: session.fail(request_id, code, message[:2000], hint[:2000]))
 
-    def _job(self, work: Work, request: Request, payload: bytes, accepted: bool) -> Answer:
+    def _job(self, work: Work, job: WorkerJob, accepted: bool) -> Answer:
         def begin(session: Session) -> None:
             if not accepted:
                 session.accept(work.request_id, 0, 0)
@@ -138,7 +149,7 @@ class Worker:
             self._link.say(lambda session: session.chunk(work.request_id, offset, token_ids, text))
 
         self._link.say(begin)
-        return self._models.run(request, payload, cancelled=lambda: work.cancelled, emit=emit)
+        return job.run(emit)
 
     def _call(self, request_id: int, method: str, payload: bytes) -> Answer:
         def progress(state: str, done: int, total: int) -> None:
@@ -174,7 +185,7 @@ def main() -> None:
     queue = WorkQueue()
     models = WorkerModels(options.backend, options.threads, options.cache, lambda: queue.is_awaited)
     worker = Worker(link, models, queue)
-    for loop in (worker.compute_all, link.write_all):
+    for loop in (worker.compute_all, worker.look_ahead, link.write_all):
         threading.Thread(target=or_end, args=(loop,), daemon=True).start()
     or_end(partial(link.read_all, worker.take))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from ...backends.interface import (
     Emit,
     LoadedModel,
     LoadOptions,
+    LooksAhead,
     OnProgress,
     Prefix,
     RunContext,
@@ -24,6 +26,8 @@ from ...protocols.errors import AccelError, ErrorCode, ProtocolError
 from ...protocols.inference import Request
 from ...protocols.resumption import Resumption, unpack_payload
 from .measuring import BUDGET_S, measure
+
+log = logging.getLogger(__name__)
 
 
 class WorkerModels:
@@ -47,21 +51,12 @@ class WorkerModels:
             "measure": self._measure,
         }
 
-    def run(
-        self, request: Request, payload: bytes, *, cancelled: Callable[[], bool], emit: Emit
-    ) -> tuple[dict[str, Any], Any]:
-        """A job's report (timings in seconds, counts) and its value. Raises AccelError, BackendError."""
-        model = self._model(request.model)
-        if request.task != model.task:
-            raise AccelError(
-                ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {request.task}", f"It does {model.task}."
-            )
-        resumption = _unpacked(request, payload)
-        context = RunContext(cancelled, emit, Prefix(resumption.token_ids, resumption.characters))
-        began = time.perf_counter()
-        output = model.run(values.map_arrays(resumption.inputs), request.params, context)
-        timings = {name: float(seconds) for name, seconds in output.timings.items()}
-        return {"timings": timings, "run_s": time.perf_counter() - began, "counts": output.counts}, output.value
+    def for_task(self, key: str, task: str) -> LoadedModel:
+        """Raises AccelError."""
+        model = self._model(key)
+        if task != model.task:
+            raise AccelError(ErrorCode.UNSUPPORTED_TASK, f"this model cannot do {task}", f"It does {model.task}.")
+        return model
 
     def call(self, method: str, arguments: Any, progress: OnProgress) -> Any:
         """Raises AccelError, BackendError."""
@@ -112,6 +107,38 @@ class WorkerModels:
         if model is None:
             raise AccelError(ErrorCode.MODEL_NOT_HERE, "the model is not loaded in this worker")
         return model
+
+
+class WorkerJob:
+    """A job of one of the models."""
+
+    def __init__(self, models: WorkerModels, request: Request, payload: bytes, cancelled: Callable[[], bool]) -> None:
+        self._models = models
+        self._request = request
+        self._payload = payload
+        self._cancelled = cancelled
+        self._ahead: Any = None
+
+    def look_ahead(self) -> None:
+        """Does what can be done while another job of the worker is computed; what fails is told by `run`."""
+        try:
+            model = self._models.for_task(self._request.model, self._request.task)
+            if isinstance(model, LooksAhead):
+                inputs = values.map_arrays(_unpacked(self._request, self._payload).inputs)
+                self._ahead = model.look_ahead(inputs, self._request.params, RunContext(self._cancelled))
+        except Exception as error:
+            log.info("looking ahead failed: %r", error)
+
+    def run(self, emit: Emit) -> tuple[dict[str, Any], Any]:
+        """Its report (timings in seconds, counts) and its value. Raises AccelError, BackendError."""
+        model = self._models.for_task(self._request.model, self._request.task)
+        resumption = _unpacked(self._request, self._payload)
+        context = RunContext(self._cancelled, emit, Prefix(resumption.token_ids, resumption.characters))
+        began = time.perf_counter()
+        inputs = values.map_arrays(resumption.inputs) if self._ahead is None else self._ahead
+        output = model.run(inputs, self._request.params, context)
+        timings = {name: float(seconds) for name, seconds in output.timings.items()}
+        return {"timings": timings, "run_s": time.perf_counter() - began, "counts": output.counts}, output.value
 
 
 def _unpacked(request: Request, payload: bytes) -> Resumption:

@@ -1,4 +1,7 @@
-"""What the computing thread of a worker has before it: bounded, and free of what was cancelled."""
+"""What the computing thread of a worker has before it: bounded, and free of what was cancelled.
+
+While one job is computed, another thread may look ahead at the next: see its images, so that its turn is shorter.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ class Work:
     request_id: int
     run: Callable[[], Any]
     cancelled: bool = False
+    #: Of jobs alone: what can be done of it while another job is computed. It is called once at most.
+    look_ahead: Callable[[], None] | None = None
+    looked: bool = False
 
 
 class WorkQueue:
@@ -31,6 +37,7 @@ class WorkQueue:
     def __init__(self) -> None:
         self._waiting: deque[Work] = deque()
         self._current: Work | None = None
+        self._ahead: Work | None = None
         self._released: dict[int, list[Callable[[], None]]] = {}
         self._changed = threading.Condition()
 
@@ -49,16 +56,36 @@ class WorkQueue:
             if len(self._waiting) >= MOST_WAITING:
                 return False
             self._waiting.append(work)
-            self._changed.notify()
+            self._changed.notify_all()
             return True
 
     def take(self) -> Work:
-        """The next work, as soon as there is some; it is current until it is `done`."""
+        """The next work, as soon as there is some and nobody looks at it; it is current until it is `done`."""
         with self._changed:
-            while not self._waiting:
+            while not self._waiting or self._waiting[0] is self._ahead:
                 self._changed.wait()
             self._current = self._waiting.popleft()
+            self._changed.notify_all()
             return self._current
+
+    def take_ahead(self) -> Work:
+        """The job that waits first, as soon as another is computed; nobody takes it until it is `looked_at`.
+
+        An operation on a model, such as measuring it, has the worker to itself.
+        """
+        with self._changed:
+            while (work := self._next_job()) is None:
+                self._changed.wait()
+            work.looked, self._ahead = True, work
+            return work
+
+    def looked_at(self, work: Work) -> None:
+        with self._changed:
+            self._ahead = None
+            self._changed.notify_all()
+            answers = [] if work in self._waiting else self._released.pop(work.request_id, [])
+        for answer in answers:
+            answer()
 
     def done(self, work: Work) -> None:
         with self._changed:
@@ -70,16 +97,25 @@ class WorkQueue:
     def cancel(self, request_id: int) -> None:
         """Drops the work where it waits, tells it where it runs."""
         with self._changed:
-            if self._current is not None and self._current.request_id == request_id:
-                self._current.cancelled = True
+            for work in self._at_work():
+                if work.request_id == request_id:
+                    work.cancelled = True
             for work in [each for each in self._waiting if each.request_id == request_id]:
                 self._waiting.remove(work)
+            self._changed.notify_all()
 
     def when_released(self, request_id: int, answer: Callable[[], None]) -> None:
         """Calls `answer` as soon as that work neither waits nor runs: at once where it is not here."""
         with self._changed:
-            present = [*self._waiting, self._current] if self._current else [*self._waiting]
-            if any(each.request_id == request_id for each in present):
+            if any(each.request_id == request_id for each in (*self._waiting, *self._at_work())):
                 self._released.setdefault(request_id, []).append(answer)
                 return
         answer()
+
+    def _at_work(self) -> list[Work]:
+        return [work for work in (self._current, self._ahead) if work is not None]
+
+    def _next_job(self) -> Work | None:
+        first = self._waiting[0] if self._waiting else None
+        busy = self._current is not None and self._current.look_ahead is not None
+        return first if first is not None and busy and first.look_ahead is not None and not first.looked else None

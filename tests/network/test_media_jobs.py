@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from cluster import NodeProcess
+from cluster import NodeProcess, run_json, run_program
 from ipfs_accel_node import AccelError, AsyncClient, JobError
 from ipfs_accel_node.backends import registry
 from ipfs_accel_node.backends.families.samples import encoded_image, encoded_sound, frames_of_noise
@@ -11,7 +12,7 @@ from ipfs_accel_node.backends.interface import LoadOptions, RunContext
 from ipfs_accel_node.backends.making_media import make_media_model
 
 LABELS = ["a cat", "a dog in the rain", "x"]
-TYPES = ("clip", "clap", "wav2vec2", "videomae", "xclip", "whisper", "t5")
+TYPES = ("clip", "clap", "wav2vec2", "videomae", "xclip", "whisper", "t5", "videomae_base", "llava_next")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,58 @@ async def test_the_asynchronous_client_as_well(node, alone, tmp_path):
         assert await client.summarize("t5", ["a story"] * 2, max_new_tokens=8) == [short] * 2
         same(await client.classify_video("videomae", film), alone("videomae", film))
         same(await client.classify_video("xclip", film, LABELS), alone("xclip", film, candidate_labels=LABELS))
+
+
+def test_a_picture_is_described(node, alone, tmp_path):
+    image, params = encoded_image(), {"max_new_tokens": 6}
+    (tmp_path / "a.jpg").write_bytes(image)
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": "What is it?"}]
+    messages = [{"role": "user", "content": parts}]
+    expected = alone("llava_next", messages, **params)
+    with node.client() as client:
+        for given in (image, tmp_path / "a.jpg", str(tmp_path / "a.jpg")):
+            assert client.describe("llava_next", given, "What is it?", **params) == expected["generated_text"]
+        several = client.describe("llava_next", [image, tmp_path / "a.jpg"], "What is it?", timeout=60, **params)
+        assert several == [expected["generated_text"]] * 2
+        with pytest.raises(AccelError):
+            client.describe("llava_next", [image], job_id=bytes(16))
+        assert client.submit("llava_next", "image-text-to-text", messages, **params).result() == expected
+        assert "".join(client.generate("llava_next", messages, stream=True, **params)) == expected["generated_text"]
+        written = client.generate("llava_next", messages, **params)
+        assert (written.token_ids, written.report["counts"]["images"]) == (expected["token_ids"], 1)
+    asked = ("run", "llava_next", "--file", tmp_path / "a.jpg", "--input", "What is it?", "--param", "max_new_tokens=6")
+    assert run_json(*asked, data_dir=node.data_dir)["value"] == expected
+    printed = run_program(*asked, data_dir=node.data_dir)
+    assert (printed.returncode, "in all" in printed.stdout) == (0, True)
+
+
+def test_pictures_are_seen_while_others_are_written_about(node, alone):
+    """Each of several callers at once gets what its own picture gives."""
+    pictures = [np.random.default_rng(seed).integers(0, 256, (60 + 20 * seed, 100, 3), np.uint8) for seed in range(4)]
+    params = {"max_new_tokens": 60, "ignore_eos": True}
+
+    def about(picture):
+        return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
+
+    expected = [alone("llava_next", about(each), **params) for each in pictures]
+    assert len({each["generated_text"] for each in expected}) == 4
+    with node.client() as client:
+        jobs = [client.submit("llava_next", "image-text-to-text", about(each), **params) for each in pictures * 3]
+        assert [job.result() for job in jobs] == expected * 3
+    assert any(job.report.get("ahead_s", 0) > 0 for job in jobs)
+
+
+async def test_a_picture_is_described_asynchronously(node, alone, tmp_path):
+    image, film = encoded_image(), frames_of_noise(20)
+    (tmp_path / "a.jpg").write_bytes(image)
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": "What is it?"}]
+    expected = alone("llava_next", [{"role": "user", "content": parts}], max_new_tokens=6)["generated_text"]
+    async with AsyncClient(node.data_dir) as client:
+        assert await client.describe("llava_next", tmp_path / "a.jpg", "What is it?", max_new_tokens=6) == expected
+        several = await client.describe("llava_next", [image] * 2, "What is it?", max_new_tokens=6)
+        assert several == [expected] * 2
+        vector = await (await client.submit("videomae_base", "feature-extraction", film)).result()
+        assert vector == pytest.approx(alone("videomae_base", film), abs=1e-4)
 
 
 def test_what_is_no_picture_is_told(node, tmp_path):
