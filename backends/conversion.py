@@ -22,18 +22,23 @@ MODEL_FILE: Final = "openvino_model.xml"
 CHOSEN: Final = "beam_idx"
 _TIMEOUT_S: Final = 900.0
 _VERSIONED: Final = ("openvino", "optimum-intel", "transformers")
+_MADE_BY: Final = {"int8": ("nncf",), "int4": ("nncf",)}
 
 
-def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
-    """The folder with the model for OpenVINO. Raises BackendError conversion-failed, backend-missing."""
-    target = options.cache / _key(options.key, task)
+def ensure_converted(folder: Path, task: str, form: str, options: LoadOptions) -> Path:
+    """The folder with the model for OpenVINO in a form of `precision.form_of`.
+
+    Raises:
+        BackendError: conversion-failed, backend-missing.
+    """
+    target = options.cache / _key(options.key, task, form)
     if target.exists():
         return target
     options.progress("converting", 0, 1)
     aside = options.cache / f"{target.name}.{uuid4().hex[:8]}.tmp"
     aside.mkdir(parents=True)
     try:
-        _run(folder, aside)
+        _run(folder, aside, form)
         if not target.exists():
             os.replace(aside, target)
     finally:
@@ -42,9 +47,9 @@ def ensure_converted(folder: Path, task: str, options: LoadOptions) -> Path:
     return target
 
 
-def _run(folder: Path, target: Path) -> None:
+def _run(folder: Path, target: Path, form: str) -> None:
     try:
-        status, output = run_module("convert", str(folder), str(target), timeout_s=_TIMEOUT_S, with_errors=True)
+        status, output = run_module("convert", str(folder), str(target), form, timeout_s=_TIMEOUT_S, with_errors=True)
     except TimeoutError:
         raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
     said = output.decode(errors="replace")
@@ -59,10 +64,10 @@ def derived_prefix(content: str) -> str:
     return f"openvino-{hashlib.sha256(content.encode()).hexdigest()[:24]}-"
 
 
-def _key(content: str, task: str) -> str:
+def _key(content: str, task: str, form: str) -> str:
     """A folder name that changes with whatever changes the converted form."""
-    versions = " ".join(f"{name}={_version(name)}" for name in _VERSIONED)
-    return derived_prefix(content) + hashlib.sha256(f"{task} {versions}".encode()).hexdigest()[:16]
+    versions = " ".join(f"{name}={_version(name)}" for name in (*_VERSIONED, *_MADE_BY.get(form, ())))
+    return derived_prefix(content) + hashlib.sha256(f"{task} {form} {versions}".encode()).hexdigest()[:16]
 
 
 def _version(name: str) -> str:

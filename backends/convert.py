@@ -1,6 +1,6 @@
-"""The converting process: a checked Hugging Face folder in, an OpenVINO model of the same precision out.
+"""The converting process: a checked Hugging Face folder in, an OpenVINO model in one of the forms of `precision` out.
 
-    python -m ipfs_accel_node.backends.convert FOLDER TARGET
+    python -m ipfs_accel_node.backends.convert FOLDER TARGET f32|fp16|int8|int4
 
 It is bounded in memory, and whatever happens in it happens to no worker.
 """
@@ -18,10 +18,13 @@ from .child import end_with_parent
 from .conversion import CHOSEN, MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
+from .precision import bits_of
 from .torch_stage import TorchStage
 
 #: task → the class of optimum-intel that exports it.
 _CLASSES = {"feature-extraction": "OVModelForFeatureExtraction", "text-generation": "OVModelForCausalLM"}
+#: Weights that share a scale in 4 bits. With 64 the perplexity of SmolLM2-135M is 7 % higher, without AWQ 3 %.
+_GROUP = 32
 _MEMORY_FACTOR = 8
 _MEMORY_BASE = 12 << 30
 
@@ -30,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("form", choices=("f32", "fp16", "int8", "int4"))
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     end_with_parent()
@@ -40,10 +44,10 @@ def main() -> None:
     bound = facts.memory_bytes * _MEMORY_FACTOR + _MEMORY_BASE
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     convert = _convert_stages if facts.family.staged else _convert
-    convert(facts, options.target)
+    convert(facts, options.target, options.form)
 
 
-def _convert_stages(facts: ModelFacts, target: Path) -> None:
+def _convert_stages(facts: ModelFacts, target: Path, form: str) -> None:
     """Each stage as a file of its name. What the modules warn of while they are traced was looked into."""
     import openvino as ov
     import torch
@@ -59,7 +63,7 @@ def _convert_stages(facts: ModelFacts, target: Path) -> None:
             _keep_past(converted, stage)
         else:
             converted.reshape({input_name: _shape(stage, input_name) for input_name in stage.example})
-        ov.save_model(converted, target / f"{name}.xml", compress_to_fp16=False)
+        _save(converted, target / f"{name}.xml", form, facts)
 
 
 def _keep_past(converted: Any, stage: TorchStage) -> None:
@@ -120,8 +124,7 @@ def _free(example: Any, axes: tuple[int, ...]) -> list[int]:
     return [-1 if axis in axes else size for axis, size in enumerate(example.shape)]
 
 
-def _convert(facts: ModelFacts, target: Path) -> None:
-    import openvino as ov
+def _convert(facts: ModelFacts, target: Path, form: str) -> None:
     from optimum import intel
 
     cls = getattr(intel, _CLASSES[facts.task])
@@ -133,7 +136,26 @@ def _convert(facts: ModelFacts, target: Path) -> None:
         trust_remote_code=False,
         local_files_only=True,
     )
-    ov.save_model(model.model, target / MODEL_FILE, compress_to_fp16=False)
+    _save(model.model, target / MODEL_FILE, form, facts)
+
+
+def _save(model: Any, file: Path, form: str, facts: ModelFacts) -> None:
+    import openvino as ov
+
+    bits = bits_of(form, facts.family.name, file.stem)
+    if bits < 16:
+        model = _compressed(model, bits)
+    ov.save_model(model, file, compress_to_fp16=bits == 16)
+
+
+def _compressed(model: Any, bits: int) -> Any:
+    """Weights alone, from nothing but themselves. In 4 bits a table and the last layer keep 8, as nncf has it."""
+    import nncf
+
+    modes = nncf.CompressWeightsMode
+    if bits == 8:
+        return nncf.compress_weights(model, mode=modes.INT8_ASYM)
+    return nncf.compress_weights(model, mode=modes.INT4_ASYM, group_size=_GROUP, ratio=1.0, awq=True)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class BackendError(Exception):
     """Loading or computing failed in a way that has a name.
 
     Attributes:
-        code: one of unsupported-task, not-a-model, unsafe-model, bad-input, too-large, out-of-memory,
-            conversion-failed, backend-missing, cancelled.
+        code: one of unsupported-task, unsupported-precision, not-a-model, unsafe-model, bad-input, too-large,
+            out-of-memory, conversion-failed, backend-missing, backend-disagrees, cancelled.
     """
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
@@ -51,7 +51,7 @@ class BackendError(Exception):
 class DeviceInfo:
     """What a backend computes on, and the tasks it runs, said only after it computed something there.
 
-    `memory_bytes` is the device's.
+    `memory_bytes` is the device's; `default_precision` is what runs where nothing is asked for.
     """
 
     backend: str
@@ -60,18 +60,19 @@ class DeviceInfo:
     library: str
     precisions: tuple[str, ...]
     tasks: tuple[str, ...]
+    default_precision: str = "f32"
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load: `precision` f32 or one the device names; `threads` to compute with; `cache` for converted forms.
+    """How to load: `precision` one that the device names, or `auto` for the rule of `precision.py`.
 
-    `key` names the folder's content, so that a converted form is found again.
+    `threads` are to compute with, `cache` is for converted forms, `key` names the folder's content, so that a converted form is found again.
     """
 
     cache: Path
     key: str
-    precision: str = "f32"
+    precision: str = "auto"
     threads: int = 1
     progress: OnProgress = no_progress
 

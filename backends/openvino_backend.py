@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from .canary import Canary, Listening, some_ids, try_encoding, try_stage
 from .conversion import CHOSEN, MODEL_FILE, ensure_converted
 from .families.known import TASKS
 from .families.sentence import Encode, SentenceModel, States
@@ -17,15 +19,18 @@ from .families.staged import open_staged
 from .families.stages import Arrays, Remembering, Stage
 from .families.text import TextModel
 from .families.tokenizing import Ids
+from .footprint import Footprint
 from .hardware import cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import ModelFacts, inspect
-from .openvino_text import generating, open_pipeline
+from .openvino_signs import devices_of, products_of, weights_of
+from .openvino_text import generating, open_pipeline, scoring
+from .precision import Abilities, Choice, choose, form_of, of_openvino, openvino_computes_in
+from .signs import Found, prove
 from .trial import tried
 
 log = logging.getLogger(__name__)
 
-_PRECISIONS: Final = ("f32", "bf16")
 _DEVICE: Final = "CPU"
 
 
@@ -49,48 +54,89 @@ class OpenVinoBackend:
             raise BackendError("backend-missing", "OpenVINO computes a wrong product here", "Install another release.")
         version = ov.__version__.split("-")[0]
         device = str(core.get_property(_DEVICE, "FULL_DEVICE_NAME")) or cpu_name()
-        return DeviceInfo(f"openvino:{_DEVICE}", device, memory_bytes(), f"openvino {version}", _PRECISIONS, TASKS)
+        able = _abilities()
+        return DeviceInfo(
+            able.backend, device, memory_bytes(), f"openvino {version}", able.possible, TASKS, able.default
+        )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
-        return tried(lambda: self._opened(folder, options))
+        return tried(lambda: self._load(folder, options))
 
-    def _opened(self, folder: Path, options: LoadOptions) -> LoadedModel:
-        if options.precision not in _PRECISIONS:
-            raise BackendError("bad-input", f"the openvino backend has no precision {options.precision!r}")
+    def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         facts = inspect(folder)
-        converted = ensure_converted(folder, facts.task, options)
+        choice = choose(options.precision, _abilities(), facts.family.name)
+        options = replace(options, precision=choice.name)
+        converted = ensure_converted(folder, facts.task, form_of(choice.name), options)
         options.progress("loading", 0, 1)
-        before = resident_bytes()
-        model = _opening(facts)(facts, converted, options)
+        before, footprint = resident_bytes(), Footprint(converted.glob("*.bin"))
+        opened = _opening(facts)(facts, converted, options)
+        grown, found = resident_bytes() - before, _found(opened, converted, footprint.moved())
+        model = opened.model
+        model.memory_bytes = max(grown, found.weight_bytes)
+        model.details |= _details(opened, options, choice)
+        model.details["evidence"] = prove(
+            found,
+            device=_DEVICE,
+            stored=form_of(choice.name),
+            computes_in=openvino_computes_in(choice.name),
+        )
         options.progress("loading", 1, 1)
-        weights = sum(tensor.size for tensor in facts.tensors.values())
-        model.memory_bytes = max(resident_bytes() - before, weights)
         return model
 
 
-def _opening(facts: ModelFacts) -> Callable[[ModelFacts, Path, LoadOptions], LoadedModel]:
+@dataclass(frozen=True)
+class _Opened:
+    """A model that was tried with a canary, and what was compiled for it, where that can be had."""
+
+    model: LoadedModel
+    canary: Canary
+    compiled: tuple[Any, ...] = ()
+
+
+def _abilities() -> Abilities:
+    import openvino as ov
+
+    return of_openvino(_DEVICE, ov.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+
+
+def _found(opened: _Opened, converted: Path, moved: int | None) -> Found:
+    weights = weights_of(converted.glob("*.xml"))
+    return Found(
+        devices_of(opened.compiled),
+        weights.elements,
+        weights.bytes,
+        weights.largest_bytes,
+        moved,
+        opened.canary,
+        products_of(opened.compiled),
+    )
+
+
+def _opening(facts: ModelFacts) -> Callable[[ModelFacts, Path, LoadOptions], _Opened]:
     if facts.family.staged:
         return _staged_model
     return _text_model if facts.task == "text-generation" else _sentence_model
 
 
-def _staged_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+def _staged_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> _Opened:
     compiled = {path.stem: _compile(path, options) for path in sorted(converted.glob("*.xml"))}
-    details = _details("OpenVINO CompiledModel", options, next(iter(compiled.values())))
-    stages = {name: _running(each) for name, each in compiled.items()}
-    return open_staged(facts, stages, details, options.precision, 0)
+    listening = Listening({name: _running(each) for name, each in compiled.items()})
+    model = open_staged(facts, listening.stages, _implementation("OpenVINO CompiledModel"), options.precision, 0)
+    return _Opened(model, listening.run(model), tuple(compiled.values()))
 
 
-def _sentence_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+def _sentence_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> _Opened:
     compiled = _compile(converted / MODEL_FILE, options)
-    details = _details("OpenVINO CompiledModel", options, compiled)
-    return SentenceModel(facts, _encoding(compiled), details, options.precision, 0)
+    encode = _encoding(compiled)
+    model = SentenceModel(facts, encode, _implementation("OpenVINO CompiledModel"), options.precision, 0)
+    return _Opened(model, try_encoding(encode, int(facts.config["vocab_size"])), (compiled,))
 
 
-def _text_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> LoadedModel:
+def _text_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> _Opened:
     pipeline = open_pipeline(converted, _DEVICE, options)
-    details = _details("openvino-genai ContinuousBatchingPipeline", options)
-    return TextModel(facts, generating(pipeline), details, options.precision, 0)
+    details = _implementation("openvino-genai ContinuousBatchingPipeline")
+    model = TextModel(facts, generating(pipeline), details, options.precision, 0)
+    return _Opened(model, try_stage("the model", scoring(pipeline), some_ids(int(facts.config["vocab_size"]))))
 
 
 def _compile(model: Path, options: LoadOptions) -> Any:
@@ -98,11 +144,11 @@ def _compile(model: Path, options: LoadOptions) -> Any:
     import openvino as ov
 
     properties = {
-        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_PRECISION_HINT": openvino_computes_in(options.precision),
         "INFERENCE_NUM_THREADS": options.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "KV_CACHE_PRECISION": "f32" if options.precision == "f32" else "f16",
+        "KV_CACHE_PRECISION": "f16" if options.precision == "bf16" else "f32",
     }
     try:
         return ov.Core().compile_model(model, _DEVICE, properties)
@@ -143,20 +189,20 @@ def _requesting(compiled: Any, always: Arrays) -> Stage:
     return run
 
 
-def _details(implementation: str, options: LoadOptions, compiled: Any = None) -> dict[str, Any]:
-    """What a compiled model says of itself; a pipeline hides its own, and is what it was asked to be."""
+def _implementation(name: str) -> dict[str, Any]:
     import openvino as ov
 
     version = ov.__version__.split("-")[0]
-    device, precision = _DEVICE, options.precision
-    if compiled is not None:
-        device = ",".join(map(str, compiled.get_property("EXECUTION_DEVICES")))
-        precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+    return {"implementation": name, "library": f"openvino {version}", "versions": {"openvino": version}}
+
+
+def _details(opened: _Opened, options: LoadOptions, choice: Choice) -> dict[str, Any]:
+    """What a compiled model says of itself; a pipeline hides its own, and is what it was asked to be."""
+    hints = {str(each.get_property("INFERENCE_PRECISION_HINT").to_string()) for each in opened.compiled}
     return {
-        "implementation": implementation,
-        "library": f"openvino {version}",
-        "versions": {"openvino": version},
-        "device": device,
-        "precision": precision,
+        "device": ",".join(devices_of(opened.compiled)) or _DEVICE,
+        "precision": choice.name,
+        "precision_asked_for": choice.asked_for,
+        "computes_in": ",".join(sorted(hints)) or openvino_computes_in(choice.name),
         "threads": options.threads,
     }

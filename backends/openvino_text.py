@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .families.stages import Arrays, Stage
 from .families.text import Generate, Take
 from .families.text_params import TextParams
 from .interface import BackendError, LoadOptions
+from .precision import openvino_computes_in
 
 #: Tokens of a prompt that are read in one step, between two looks at whether the job was cancelled.
 _STEP_TOKENS: Final = 512
@@ -22,11 +25,12 @@ def open_pipeline(converted: Path, device: str, options: LoadOptions) -> Any:
     scheduling = openvino_genai.SchedulerConfig()
     scheduling.max_num_batched_tokens = _STEP_TOKENS
     scheduling.enable_prefix_caching = False
+    computes_in = openvino_computes_in(options.precision)
     properties: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_PRECISION_HINT": computes_in,
         "INFERENCE_NUM_THREADS": options.threads,
     }
-    if options.precision == "f32":
+    if computes_in == "f32":
         properties["KV_CACHE_PRECISION"] = "f32"
     try:
         return openvino_genai.ContinuousBatchingPipeline(converted, scheduling, device, properties)
@@ -50,6 +54,25 @@ def generating(pipeline: Any) -> Generate:
             _end(pipeline, handle)
 
     return generate
+
+
+def scoring(pipeline: Any) -> Stage:
+    """`input_ids` [1, n] → the best next token and the logarithm of its probability, as one array [2]."""
+    import openvino
+
+    def score(given: Arrays) -> list[NDArray[Any]]:
+        config = _config(TextParams(), 1, 0)
+        config.logprobs = 1
+        handle = pipeline.add_request(0, openvino.Tensor(given["input_ids"]), config)
+        try:
+            while pipeline.has_non_finished_requests():
+                pipeline.step()
+            (output,) = handle.read().values()
+            return [np.array([output.generated_ids[0], output.generated_log_probs[0]])]
+        finally:
+            _end(pipeline, handle)
+
+    return score
 
 
 def _new_tokens(handle: Any) -> list[int]:

@@ -9,22 +9,28 @@ from typing import Any, Final
 
 import numpy as np
 
+from .canary import Canary, Listening, some_ids, try_encoding, try_stage
 from .families.known import TASKS
 from .families.sentence import Encode, SentenceModel, States
 from .families.staged import open_staged
 from .families.text import TextModel
 from .families.tokenizing import Ids
-from .hardware import cpu_name, memory_bytes, resident_bytes
+from .footprint import Footprint
+from .hardware import cpu_flags, cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
-from .loading import inspect
+from .loading import ModelFacts, inspect, weight_files
 from .onednn import prefer_onednn
+from .precision import Choice, choose, of_torch_cpu
+from .signs import prove, type_name
+from .torch_int8 import quantize
+from .torch_signs import found_in
 from .torch_stages import running, stages_of
-from .torch_text import generating
+from .torch_text import generating, scoring
 from .trial import tried
 
 log = logging.getLogger(__name__)
 
-_PRECISIONS: Final = ("f32", "bf16")
+_DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16"}
 #: task → how many tokens go through its layers at a time, most of the time.
 _TOKENS: Final = {"feature-extraction": 32, "text-generation": 1, "image-text-to-text": 1}
 _MANY_TOKENS: Final = 256
@@ -41,32 +47,55 @@ class TorchBackend:
         left = torch.arange(6, dtype=torch.float32).reshape(2, 3)
         if not torch.equal(left @ left.T, torch.tensor([[5.0, 14.0], [14.0, 50.0]])):
             raise BackendError("backend-missing", "torch computes a wrong product here", "Install another build of it.")
-        return DeviceInfo(self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", _PRECISIONS, TASKS)
+        able = of_torch_cpu(cpu_flags())
+        return DeviceInfo(
+            self.name, cpu_name(), memory_bytes(), f"torch {torch.__version__}", able.possible, TASKS, able.default
+        )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
-        return tried(lambda: self._opened(folder, options))
+        return tried(lambda: self._load(folder, options))
 
-    def _opened(self, folder: Path, options: LoadOptions) -> LoadedModel:
+    def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         import torch
 
-        if options.precision not in _PRECISIONS:
-            raise BackendError("bad-input", f"the cpu backend has no precision {options.precision!r}")
         facts = inspect(folder)
+        choice = choose(options.precision, of_torch_cpu(cpu_flags()), facts.family.name)
         torch.set_num_threads(options.threads)
         options.progress("loading", 0, 1)
-        before = resident_bytes()
-        dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+        before, footprint = resident_bytes(), Footprint(weight_files(folder))
+        dtype = getattr(torch, _DTYPES.get(choice.name, "float32"))
         model = load_checked(folder, facts.family.torch_class, dtype)
-        tokens = _TOKENS.get(facts.task, _MANY_TOKENS)
-        linear = prefer_onednn(model, tokens) if options.precision == "f32" else 0
+        replaced = _replace_layers(model, choice.name, facts.task)
+        details = _details(model, options, choice) | replaced
+        loaded, canary = _opened(facts, model, details, choice.name)
+        found = found_in(model, footprint.moved(), canary)
+        loaded.memory_bytes = max(resident_bytes() - before, found.weight_bytes)
+        dtype_name = type_name(str(dtype))
+        loaded.details["evidence"] = prove(found, device="cpu", stored=choice.name, computes_in=dtype_name)
         options.progress("loading", 1, 1)
-        memory = max(resident_bytes() - before, _weight_bytes(model))
-        details = _details(model, options, linear)
-        if facts.task == "text-generation":
-            return TextModel(facts, generating(model), details, options.precision, memory)
-        if facts.family.staged:
-            return open_staged(facts, running(stages_of(facts.family, model)), details, options.precision, memory)
-        return SentenceModel(facts, _encoding(model), details, options.precision, memory)
+        return loaded
+
+
+def _replace_layers(model: Any, precision: str, task: str) -> dict[str, int]:
+    """Layers that are computed in another way than torch's own."""
+    if precision == "int8":
+        return {"int8_layers": quantize(model)}
+    linear = prefer_onednn(model, _TOKENS.get(task, _MANY_TOKENS)) if precision == "f32" else 0
+    return {"onednn_layers": linear}
+
+
+def _opened(facts: ModelFacts, model: Any, details: dict[str, Any], precision: str) -> tuple[LoadedModel, Canary]:
+    """The model of its family, and what became of the canary in it."""
+    if facts.family.staged:
+        listening = Listening(running(stages_of(facts.family, model)))
+        staged = open_staged(facts, listening.stages, details, precision, 0)
+        return staged, listening.run(staged)
+    vocabulary = int(facts.config["vocab_size"])
+    if facts.task == "text-generation":
+        text = TextModel(facts, generating(model), details, precision, 0)
+        return text, try_stage("the model", scoring(model), some_ids(vocabulary))
+    encode = _encoding(model)
+    return SentenceModel(facts, encode, details, precision, 0), try_encoding(encode, vocabulary)
 
 
 def load_checked(folder: Path, cls: str, dtype: Any) -> Any:
@@ -98,11 +127,6 @@ def load_checked(folder: Path, cls: str, dtype: Any) -> Any:
     return model.eval()
 
 
-def _weight_bytes(model: Any) -> int:
-    """Weights that oneDNN has laid out for itself are buffers."""
-    return sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
-
-
 def _encoding(model: Any) -> Encode:
     import inspect as signatures
 
@@ -121,7 +145,7 @@ def _encoding(model: Any) -> Encode:
     return encode
 
 
-def _details(model: Any, options: LoadOptions, linear: int) -> dict[str, Any]:
+def _details(model: Any, options: LoadOptions, choice: Choice) -> dict[str, Any]:
     import torch
     import transformers
 
@@ -131,7 +155,8 @@ def _details(model: Any, options: LoadOptions, linear: int) -> dict[str, Any]:
         "library": f"torch {torch.__version__}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "device": str(parameter.device),
-        "precision": str(parameter.dtype).removeprefix("torch."),
+        "precision": choice.name,
+        "precision_asked_for": choice.asked_for,
+        "computes_in": type_name(str(parameter.dtype)),
         "threads": options.threads,
-        "onednn_layers": linear,
     }

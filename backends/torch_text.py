@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .families.stages import Arrays, Stage
 from .families.text import Generate, Take
 from .families.text_params import TextParams
 
@@ -28,6 +29,18 @@ def generating(model: Any) -> Generate:
             )
 
     return generate
+
+
+def scoring(model: Any) -> Stage:
+    """`input_ids` [1, n] → the logits of the next token [1, vocabulary]."""
+    import torch
+
+    def score(given: Arrays) -> list[Any]:
+        ids = torch.from_numpy(given["input_ids"]).to(model.device)
+        with torch.inference_mode():
+            return [model(ids, use_cache=False).logits[:, -1].float().cpu().numpy()]
+
+    return score
 
 
 def _config(params: TextParams, limit: int) -> Any:

@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     UNSAFE_MODEL = "unsafe-model"
     GATED_MODEL = "gated-model"
     UNSUPPORTED_TASK = "unsupported-task"
+    UNSUPPORTED_PRECISION = "unsupported-precision"
     UNKNOWN_PEER = "unknown-peer"
     UNKNOWN_METHOD = "unknown-method"
     OTHER_BATCH = "other-batch"
@@ -38,6 +39,7 @@ class ErrorCode(StrEnum):
     BACKEND_MISSING = "backend-missing"
     CONVERSION_FAILED = "conversion-failed"
     OUT_OF_MEMORY = "out-of-memory"
+    BACKEND_DISAGREES = "backend-disagrees"
     WORKER_DIED = "worker-died"
     PEER_LOST = "peer-lost"
     PEER_SILENT = "peer-silent"
@@ -82,6 +84,8 @@ WORTH_ANOTHER_NODE = frozenset(
         ErrorCode.BACKEND_MISSING,
         ErrorCode.CONVERSION_FAILED,
         ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.BACKEND_DISAGREES,
+        ErrorCode.UNSUPPORTED_PRECISION,
         ErrorCode.WORKER_DIED,
         ErrorCode.PEER_LOST,
         ErrorCode.PEER_SILENT,

@@ -24,7 +24,7 @@ _DEADLINE_S: Final = 0.5
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@+/-]{1,128}")
 _CHOICES: Final = {
     "backends": ("auto", "cpu", "echo", "none", "openvino"),
-    "precision": ("f32", "bf16"),
+    "precision": (AUTO, *NAMES),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _FOLDERS: Final = frozenset({"folder", "source", "data_dir", "out_folder"})

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import trio
 
+from ...backends.precision import AUTO
 from ...protocols.advert import BackendState, Offer, Speed
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
@@ -238,7 +239,7 @@ class Slot:
             self._bell.ring()
 
         key = format_cid(resident.cid)
-        arguments = {"key": key, "folder": str(folder), "precision": self._settings.precision}
+        arguments = {"key": key, "folder": str(folder), "precision": self._asked_precision()}
         try:
             with self._doing(resident, "loading"):
                 facts = await self._operate(resident, "load", arguments, self._settings.load_timeout_s, report)
@@ -328,7 +329,12 @@ class Slot:
     def _precision(self, resident: Resident) -> str:
         if resident.precision:
             return resident.precision
-        return resident.measurement.precision if resident.measurement else self._settings.precision
+        return resident.measurement.precision if resident.measurement else self._asked_precision()
+
+    def _asked_precision(self) -> str:
+        """What was asked for, or the default that the backend names."""
+        asked = self._settings.precision
+        return str(self.worker.info.get("default_precision", "f32")) if asked == AUTO else asked
 
     def _load_s(self, resident: Resident, unknown: float) -> float:
         kept: Measurement | None = resident.measurement
@@ -336,7 +342,7 @@ class Slot:
 
     def _key(self, cid: bytes) -> Key:
         versions = f"{self.worker.info.get('library', '')} on {self.worker.info.get('device', '')}"
-        return Key(format_cid(cid), self.name, self._settings.precision, self._settings.threads, versions)
+        return Key(format_cid(cid), self.name, self._asked_precision(), self._settings.threads, versions)
 
 
 def _work_done(request: Request, report: dict[str, Any]) -> Work:
