@@ -67,7 +67,8 @@ class DeviceInfo:
 class LoadOptions:
     """How to load: `precision` one that the device names, or `auto` for the rule of `precision.py`.
 
-    `threads` are to compute with, `cache` is for converted forms, `key` names the folder's content, so that a converted form is found again.
+    `threads` are to compute with, `cache` is for converted forms, and `key` names the folder's content, so that a
+    converted form is found again.
     """
 
     cache: Path

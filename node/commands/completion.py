@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+from ...backends.precision import AUTO, NAMES
 from .output import print_json, size
 from .parsing import PROGRAM
 
