@@ -168,6 +168,17 @@ def add_pins(commands: Any) -> None:
         each.add_argument("--cluster", action="store_true", help=meaning)
 
 
+def add_families(commands: Any) -> None:
+    trying = add(commands, "families", "families:families", "run each family of models on each backend here, and say which do",
+                 f"families\n  {PROGRAM} families bert whisper --backend openvino --json")  # fmt: skip
+    trying.add_argument("families", metavar="FAMILY", nargs="*", default=[], help="some of them (all)")
+    trying.add_argument("--backend", dest="backends", action="append", default=[], metavar="B", help="one (all)")
+    trying.description = (
+        f"{trying.description} Each is tried with a tiny model that has random weights; status 1 if one fails."
+    )
+    trying.set_defaults(remote=False)
+
+
 def add_repo(commands: Any) -> None:
     parser = add(commands, "repo", "repo:stat", "see, clean and check what is stored here", "repo stat")
     repo = parser.add_subparsers(title="commands", metavar="COMMAND")
