@@ -66,10 +66,12 @@ class Listening:
         self.stages: dict[str, Stage] = {name: self._tapped(name, stage) for name, stage in stages.items()}
 
     def run(self, model: LoadedModel) -> Canary:
-        """Runs a sample of the model, then each part that it went through with something else."""
+        """Runs samples of the model until each part ran, then each of them with something else."""
         began = time.perf_counter()
-        sample = model.samples()[0]
-        model.run(sample.inputs, sample.params)
+        for sample in model.samples():
+            model.run(sample.inputs, sample.params)
+            if len(self._heard) == len(self._inner):
+                break
         self._listens = False
         found = [
             _complaint(name, before, self._inner[name](changed(given))) for name, (given, before) in self._heard.items()

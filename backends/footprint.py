@@ -6,6 +6,7 @@ The memory that a process holds in all says less: an allocator keeps what was fr
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -29,12 +30,15 @@ class Footprint:
 
     def __init__(self, files: Iterable[Path] = ()) -> None:
         self._files = {str(file.resolve()) for file in files}
+        gc.collect()  # what was unloaded goes now, and not in between
         self._before = self._taken()
 
     def moved(self) -> int | None:
-        """Bytes since then; None where the system does not tell."""
+        """Bytes since then; None where the system does not tell, or where more was given back meanwhile."""
         now = self._taken()
-        return None if now is None or self._before is None else now - self._before
+        if now is None or self._before is None or now < self._before:
+            return None
+        return now - self._before
 
     def _taken(self) -> int | None:
         allocated = _allocated()

@@ -26,8 +26,11 @@ Packed = tuple[Any, Any]
 
 def quantize(model: Any) -> int:
     """Replaces linear layers and large tables in place; how many. A table that is shared stays shared."""
-    packing = _Packing()
-    return packing.replace(model)
+    replaced = _Packing().replace(model)
+    for each in model.parameters():
+        # A view of the file: it alone would keep all of the file's weights in memory.
+        each.data = each.data.clone()
+    return replaced
 
 
 def packed(weight: Any) -> Packed:

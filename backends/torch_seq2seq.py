@@ -162,7 +162,7 @@ def _attend(query: Any, keys: Any, values: Any, bias: Any) -> Any:
     scores = query @ keys.transpose(2, 3)
     if bias is not None:
         scores = scores + bias
-    joined = torch.softmax(scores, dim=-1) @ values
+    joined = torch.softmax(scores, dim=-1).to(values.dtype) @ values  # the bias may be f32 where the model is bf16
     return joined.transpose(1, 2).reshape(1, -1, query.shape[1] * values.shape[-1])
 
 

@@ -20,7 +20,8 @@ def found_in(model: Any, moved_bytes: int | None, canary: Canary) -> Found:
     ]
     elements: Counter[str] = Counter()
     for each in tensors:
-        elements[type_name(str(each.dtype))] += each.numel()
+        if each.dim() == 2:  # matrices and tables: kernels and what is added to a result stay as they are in INT8
+            elements[type_name(str(each.dtype))] += each.numel()
     sizes = [each.numel() * each.element_size() for each in tensors]
     devices = tuple(sorted({str(each.device) for each in tensors}))
     return Found(devices, elements, sum(sizes), max(sizes), moved_bytes, canary)
