@@ -169,7 +169,7 @@ def add_pins(commands: Any) -> None:
 
 
 def add_families(commands: Any) -> None:
-    trying = add(commands, "families", "families:families", "run each family of models on each backend here, and say which do",
+    trying = add(commands, "families", "families:families", "run each family of models on each backend here",
                  f"families\n  {PROGRAM} families bert whisper --backend openvino --json")  # fmt: skip
     trying.add_argument("families", metavar="FAMILY", nargs="*", default=[], help="some of them (all)")
     trying.add_argument("--backend", dest="backends", action="append", default=[], metavar="B", help="one (all)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ipfs_accel_node.backends.matrix import FAILED, FAMILIES, NOT_HERE, REAL, UNTESTED, try_families
@@ -12,7 +13,7 @@ from ipfs_accel_node.node.commands import families as command
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "ipfs_accel_node.node.cli", "families", *arguments]
+    line = [str(Path(sys.executable).with_name("ipfs-accel-node")), "families", *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=300)
 
 
