@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ..backends.precision import AUTO
+from ..backends.precision import NAMES as PRECISIONS
 from ..protocols.errors import AccelError, ErrorCode
 from . import setting_values as values
 from .content.profile_names import DEFAULT_NAME, NAMES
@@ -291,7 +293,7 @@ _SETTINGS: Final = {
     "memory_bytes": _Setting(values.size, values.half_of_memory, "--memory", "memory"),
     "disk_limit": _Setting(values.size, lambda: None, "--disk-limit", "disk_limit"),
     "pin_grace_s": _Setting(values.seconds, lambda: 300.0, "--pin-grace", "pin_grace"),
-    "precision": _Setting(values.one_of("f32", "bf16"), lambda: "f32", "--precision", "precision"),
+    "precision": _Setting(values.one_of(AUTO, *PRECISIONS), lambda: AUTO, "--precision", "precision"),
     "node_name": _Setting(values.name, values.default_name, "--name", "name"),
     "listen": _Setting(values.texts, lambda: (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}",), "--listen", "listen"),
     "peers": _Setting(values.peers, tuple, "--peer", "peers"),

@@ -37,6 +37,8 @@ class ErrorCode(StrEnum):
     NO_BACKEND = "no-backend"
     BACKEND_MISSING = "backend-missing"
     CONVERSION_FAILED = "conversion-failed"
+    UNSUPPORTED_PRECISION = "unsupported-precision"
+    BACKEND_DISAGREES = "backend-disagrees"
     OUT_OF_MEMORY = "out-of-memory"
     WORKER_DIED = "worker-died"
     PEER_LOST = "peer-lost"
@@ -81,6 +83,8 @@ WORTH_ANOTHER_NODE = frozenset(
         ErrorCode.NO_BACKEND,
         ErrorCode.BACKEND_MISSING,
         ErrorCode.CONVERSION_FAILED,
+        ErrorCode.UNSUPPORTED_PRECISION,
+        ErrorCode.BACKEND_DISAGREES,
         ErrorCode.OUT_OF_MEMORY,
         ErrorCode.WORKER_DIED,
         ErrorCode.PEER_LOST,

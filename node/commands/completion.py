@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+from ...backends.precision import AUTO
+from ...backends.precision import NAMES as PRECISIONS
 from .output import print_json, size
 from .parsing import PROGRAM
 
@@ -24,7 +26,7 @@ _DEADLINE_S: Final = 0.5
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@+/-]{1,128}")
 _CHOICES: Final = {
     "backends": ("auto", "cpu", "echo", "none", "openvino"),
-    "precision": ("f32", "bf16"),
+    "precision": (AUTO, *PRECISIONS),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _FOLDERS: Final = frozenset({"folder", "source", "data_dir"})
