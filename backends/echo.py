@@ -78,7 +78,7 @@ class EchoBackend:
     name = "echo"
 
     def probe(self) -> DeviceInfo:
-        return DeviceInfo(self.name, "none", 0, "echo", ("none",), ("echo",))
+        return DeviceInfo(self.name, "none", 0, "echo", ("none",), ("echo",), "none")
 
     def load(self, folder: Path, options: LoadOptions) -> EchoModel:
         settings = json.loads((folder / "config.json").read_text()).get("echo", {})

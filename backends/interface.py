@@ -65,10 +65,13 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load: `precision` one that the device names, or `auto` for the rule of `precision.py`.
+    """How to load.
 
-    `threads` are to compute with, `cache` is for converted forms, and `key` names the folder's content, so that a
-    converted form is found again.
+    Attributes:
+        cache: where converted forms are kept.
+        key: names the folder's content, so that a converted form is found again.
+        precision: one that the device names, or `auto` for the rule of `precision.py`.
+        threads: to compute with.
     """
 
     cache: Path

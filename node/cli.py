@@ -121,9 +121,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
         "--pin-grace", dest="pin_grace_s", metavar="S", help="seconds a holder of a pin may be gone (300)"
     )
     parser.add_argument("--cid-profile", metavar="NAME", help="how `model add` makes CIDs (unixfs-v1-2025)")
-    parser.add_argument(
-        "--precision", metavar="P", help="f32, bf16, fp16, int8 or int4; auto, the default, is f32 on processors"
-    )
+    parser.add_argument("--precision", metavar="P", help="auto, f32, bf16, fp16, int8 or int4 (language models)")
     parser.add_argument("--name", dest="node_name", metavar="NAME", help="what others see (the host's name)")
     parser.add_argument("--listen", action="append", metavar="ADDR", help="multiaddr (/ip4/0.0.0.0/tcp/4011)")
     parser.add_argument("--peer", dest="peers", action="append", metavar="ADDR", help="a peer to link with")

@@ -16,7 +16,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
-from ...backends.precision import AUTO, NAMES
+from ...backends.precision import AUTO
+from ...backends.precision import NAMES as PRECISIONS
 from .output import print_json, size
 from .parsing import PROGRAM
 
@@ -25,7 +26,7 @@ _DEADLINE_S: Final = 0.5
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@+/-]{1,128}")
 _CHOICES: Final = {
     "backends": ("auto", "cpu", "echo", "none", "openvino"),
-    "precision": (AUTO, *NAMES),
+    "precision": (AUTO, *PRECISIONS),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _FOLDERS: Final = frozenset({"folder", "source", "data_dir", "out_folder"})

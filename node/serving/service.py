@@ -17,6 +17,7 @@ import trio
 
 from ...backends import registry
 from ...backends.interface import BackendError
+from ...backends.precision import AUTO
 from ...protocols.advert import BackendState, Offer
 from ...protocols.errors import AccelError, ErrorCode
 from ...protocols.inference import Request
@@ -46,7 +47,7 @@ class ServingSettings:
     backends: tuple[str, ...] | None
     threads: int | None
     memory_bytes: int | None
-    precision: str = "f32"
+    precision: str = AUTO
     supervision: Supervision = Supervision()
 
 

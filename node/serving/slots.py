@@ -94,7 +94,7 @@ class Slot:
 
     def can_run(self, task: str) -> bool:
         """Whether the backend does such tasks and will take another job, if not at this moment then soon."""
-        return self.worker.state != FAILED and task in self.worker.info.get("tasks", ())
+        return self.worker.state != FAILED and task in self.worker.info.get("tasks", ()) and self._can_be_precise
 
     def may_run(self, task: str) -> bool:
         """The same, of a backend that may not have been probed yet."""
@@ -145,7 +145,7 @@ class Slot:
             "device": state.device,
             "library": str(self.worker.info.get("library", "")),
             "state": state.state,
-            "reason": self.worker.reason,
+            "reason": self.worker.reason if self._can_be_precise else f"it has no {self._settings.precision} here",
             "queued": state.queued,
             "wait_s": state.wait_s,
             "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
@@ -224,10 +224,12 @@ class Slot:
             "backend": self.name,
             "device": str(self.worker.info.get("device", "")),
             "precision": resident.precision,
+            "memory_bytes": resident.bytes,
             "implementation": resident.details,
             "compute_s": run_s,
             **result.report["timings"],
             "counts": result.report["counts"],
+            "figures": result.report["figures"],
         } | ({"weights": resident.weights} if resident.weights else {})
         return report, result.payload
 
@@ -239,7 +241,7 @@ class Slot:
             self._bell.ring()
 
         key = format_cid(resident.cid)
-        arguments = {"key": key, "folder": str(folder), "precision": self._asked_precision()}
+        arguments = {"key": key, "folder": str(folder), "precision": self._asked_precision}
         try:
             with self._doing(resident, "loading"):
                 facts = await self._operate(resident, "load", arguments, self._settings.load_timeout_s, report)
@@ -326,15 +328,23 @@ class Slot:
             raise AccelError(ErrorCode.DRAINING, "this node is stopping")
         self._nursery.start_soon(work, *arguments)
 
+    @property
+    def _can_be_precise(self) -> bool:
+        """Whether the backend has the precision that was asked for, for some family; while it is probed, yes."""
+        possible = self.worker.info.get("precisions")
+        return possible is None or self._asked_precision in possible
+
+    @property
+    def _asked_precision(self) -> str:
+        """The one that was asked for, else what the backend takes by its rule."""
+        asked, info = self._settings.precision, self.worker.info
+        by_rule = asked == AUTO or info.get("default_precision") == "none"
+        return str(info.get("default_precision", asked)) if by_rule else asked
+
     def _precision(self, resident: Resident) -> str:
         if resident.precision:
             return resident.precision
-        return resident.measurement.precision if resident.measurement else self._asked_precision()
-
-    def _asked_precision(self) -> str:
-        """What was asked for, or the default that the backend names."""
-        asked = self._settings.precision
-        return str(self.worker.info.get("default_precision", "f32")) if asked == AUTO else asked
+        return resident.measurement.precision if resident.measurement else self._asked_precision
 
     def _load_s(self, resident: Resident, unknown: float) -> float:
         kept: Measurement | None = resident.measurement
@@ -342,7 +352,7 @@ class Slot:
 
     def _key(self, cid: bytes) -> Key:
         versions = f"{self.worker.info.get('library', '')} on {self.worker.info.get('device', '')}"
-        return Key(format_cid(cid), self.name, self._asked_precision(), self._settings.threads, versions)
+        return Key(format_cid(cid), self.name, self._asked_precision, self._settings.threads, versions)
 
 
 def _work_done(request: Request, report: dict[str, Any]) -> Work:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import registry
+from ...backends.figures import figures
 from ...backends.interface import (
     Backend,
     BackendError,
@@ -140,7 +141,9 @@ class WorkerJob:
         inputs = values.map_arrays(resumption.inputs) if self._ahead is None else self._ahead
         output = model.run(inputs, self._request.params, context)
         timings = {name: float(seconds) for name, seconds in output.timings.items()}
-        return {"timings": timings, "run_s": time.perf_counter() - began, "counts": output.counts}, output.value
+        run_s = time.perf_counter() - began
+        made = figures(timings, output.counts, run_s)
+        return {"timings": timings, "run_s": run_s, "counts": output.counts, "figures": made}, output.value
 
 
 def _unpacked(request: Request, payload: bytes) -> Resumption:

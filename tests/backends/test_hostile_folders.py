@@ -43,4 +43,8 @@ def test_every_spoilt_folder_is_served_or_refused_with_a_code(folders, tmp_path)
     assert [case for case in cases if case[1] not in ("served", "refused")] == []
     assert [case for case in cases if case[3] > MOST_SECONDS or case[4] > MOST_MIB] == []
     assert Counter(outcome for _, outcome, *_ in cases)["refused"] > len(cases) / 4
-    assert {what for _, outcome, what, *_ in cases if outcome == "refused"} <= {"not-a-model", "out-of-memory", "backend-disagrees"}
+    assert {what for _, outcome, what, *_ in cases if outcome == "refused"} <= {
+        "not-a-model",
+        "out-of-memory",
+        "backend-disagrees",
+    }

@@ -76,7 +76,7 @@ def test_commands_models_and_nodes_are_offered(desk, tmp_path):
         f"ipfs-accel-node run {cid[:20]}": [cid],
         "ipfs-accel-node run minilm --on ": ["local"],
         "ipfs-accel-node run minilm --exp": ["--explain"],
-        "ipfs-accel-node start --precision ": ["auto", "bf16", "f32", "fp16", "int4", "int8"],
+        "ipfs-accel-node start --precision ": ["auto", "f32", "bf16", "fp16", "int8", "int4"],
         "ipfs-accel-node completion ": ["bash", "zsh", "fish"],
         "ipfs-accel-node model make wa": ["wav2vec2"],
         "ipfs-accel-node model make bert --size ": ["tiny", "reference"],
