@@ -31,14 +31,14 @@ def ensure_converted(folder: Path, task: str, form: str, options: LoadOptions) -
     Raises:
         BackendError: conversion-failed, backend-missing.
     """
-    target = options.cache / _key(options.key, task, form)
+    target, exported = (options.cache / _key(options.key, task, each) for each in (form, "f32"))
     if target.exists():
         return target
     options.progress("converting", 0, 1)
     aside = options.cache / f"{target.name}.{uuid4().hex[:8]}.tmp"
     aside.mkdir(parents=True)
     try:
-        _run(folder, aside, form)
+        _run(folder, aside, form, exported)
         if not target.exists():
             os.replace(aside, target)
     finally:
@@ -47,9 +47,11 @@ def ensure_converted(folder: Path, task: str, form: str, options: LoadOptions) -
     return target
 
 
-def _run(folder: Path, target: Path, form: str) -> None:
+def _run(folder: Path, target: Path, form: str, exported: Path) -> None:
+    """A form in f32 that was `exported` before is made smaller; else the model is exported first."""
+    arguments = [str(folder), str(target), form, *([str(exported)] if exported.exists() else [])]
     try:
-        status, output = run_module("convert", str(folder), str(target), form, timeout_s=_TIMEOUT_S, with_errors=True)
+        status, output = run_module("convert", *arguments, timeout_s=_TIMEOUT_S, with_errors=True)
     except TimeoutError:
         raise BackendError("conversion-failed", f"converting took over {_TIMEOUT_S:.0f} s") from None
     said = output.decode(errors="replace")

@@ -1,6 +1,8 @@
 """The converting process: a checked Hugging Face folder in, an OpenVINO model in one of the forms of `precision` out.
 
-    python -m ipfs_accel_node.backends.convert FOLDER TARGET f32|fp16|int8|int4
+    python -m ipfs_accel_node.backends.convert FOLDER TARGET f32|fp16|int8|int4 [EXPORTED]
+
+With EXPORTED, a folder that came out of it in f32, only what is there is made smaller.
 
 It is bounded in memory, and whatever happens in it happens to no worker.
 """
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("form", choices=("f32", "fp16", "int8", "int4"))
+    parser.add_argument("exported", type=Path, nargs="?")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     end_with_parent()
@@ -43,8 +46,19 @@ def main() -> None:
         sys.exit(str(error))
     bound = facts.memory_bytes * _MEMORY_FACTOR + _MEMORY_BASE
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    convert = _convert_stages if facts.family.staged else _convert
-    convert(facts, options.target, options.form)
+    if options.exported is not None:
+        _make_smaller(options.exported, facts, options.target, options.form)
+    elif facts.family.staged:
+        _convert_stages(facts, options.target, options.form)
+    else:
+        _convert(facts, options.target, options.form)
+
+
+def _make_smaller(exported: Path, facts: ModelFacts, target: Path, form: str) -> None:
+    import openvino as ov
+
+    for file in sorted(exported.glob("*.xml")):
+        _save(ov.Core().read_model(file), target / file.name, form, facts)
 
 
 def _convert_stages(facts: ModelFacts, target: Path, form: str) -> None:

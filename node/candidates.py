@@ -72,10 +72,16 @@ class CandidateBook:
         self._failed: dict[tuple[str, str], float] = {}
         self._outputs: dict[bytes, float] = {}
 
-    def candidates(self, cid: bytes, task: str, on: str | None) -> list[Candidate]:
-        """Everyone who could run `task` of the model `cid`, in no order; `on` leaves one node of them."""
-        found = [*self._local(cid, task), *self._remote(cid, task)]
-        return [each for each in found if on is None or self._is(each.peer_id, on)]
+    def candidates(self, cid: bytes, task: str, on: str | None, precision: str | None = None) -> list[Candidate]:
+        """Everyone who could run `task` of the model `cid`, in no order.
+
+        `on` leaves one node of them, and `precision` the backends that run the model in it.
+        """
+        return [
+            each
+            for each in (*self._local(cid, task), *self._remote(cid, task))
+            if (on is None or self._is(each.peer_id, on)) and precision in (None, each.precision)
+        ]
 
     def check_forced(self, on: Any) -> None:
         """Raises AccelError unknown-peer, bad-input when `on` is no text or means more than one node, or paused."""
@@ -147,7 +153,13 @@ class CandidateBook:
         states = [*here, *(each for peer in self._live() for each in peer.backends)]
         return any(backend.state in _UNDECIDED for backend in states)
 
-    def no_candidate(self, cid: bytes, task: str, on: str | None) -> AccelError:
+    def no_candidate(self, cid: bytes, task: str, on: str | None, precision: str | None = None) -> AccelError:
+        if precision is not None and (others := {each.precision for each in self.candidates(cid, task, on)}):
+            return AccelError(
+                ErrorCode.UNSUPPORTED_PRECISION,
+                f"nobody runs {format_cid(cid)} in {precision}",
+                f"It runs in {', '.join(sorted(others))}; `start --precision` says in what a node runs models.",
+            )
         if self._availability.is_paused and self._here(cid, task):
             return _paused(f"this node is paused, and no other can run {task} of {format_cid(cid)}")
         if self._model_size(cid) is not None and (why := self._serving.why_not(cid)) is not None:
@@ -177,11 +189,20 @@ class CandidateBook:
         holders = [(peer, info) for peer in self._live() for info in peer.models if info.cid == cid]
         if not holders or not any(info.task == task for _, info in holders):
             return []
+        precisions = self._serving.precisions()
         bandwidths = [peer.bandwidth for peer, _ in holders if peer.bandwidth]
         return [
             self._candidate(
                 self._card.node,
-                Offer(cid=cid, backend=state.name, task=task, precision="", warm=False, load_s=0.0, speed=None),
+                Offer(
+                    cid=cid,
+                    backend=state.name,
+                    task=task,
+                    precision=precisions[state.name],
+                    warm=False,
+                    load_s=0.0,
+                    speed=None,
+                ),
                 local=True,
                 wait_s=state.wait_s,
                 fetch_bytes=holders[0][1].size,

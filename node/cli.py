@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
+from ..backends.precision import NAMES as PRECISIONS
 from ..protocols.errors import AccelError, ErrorCode, docs_of
 from .commands.parsers import add_completion, add_families, add_models, add_node, add_pins, add_repo, add_text_options
 from .commands.parsing import PROGRAM, Parser
@@ -172,6 +173,7 @@ def _add_run(commands: Any) -> None:
     add_text_options(parser)
     parser.add_argument("--task", help="as Hugging Face calls it (the model's own)")
     parser.add_argument("--on", metavar="NODE", help="a node's name or peer id, or `local`: run it there")
+    parser.add_argument("--precision", choices=PRECISIONS, help="run it only where it runs in that")
     _elsewhere(parser)
     parser.add_argument("--explain", action="store_true", help="show the candidates, predictions and the reason")
     parser.add_argument(

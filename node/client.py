@@ -110,6 +110,7 @@ class Client(ClientTasks, ClientModels):
             on: a node's name or peer id, or "local", to force where it runs.
             job_id: 16 bytes, or `Job.job_id` to ask for the same job again; made up when None.
             on_progress: called with (state, done, total, note) in the reader's thread, so it must not wait.
+            params: the task's own; and `precision`, such as "f32", to have it run in that alone.
 
         Raises:
             AccelError: not-running, bad-input, too-large.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from ..backends.precision import NAMES as PRECISIONS
 from ..protocols import values
 from ..protocols.client_door import ClientToken
 from ..protocols.errors import AccelError, ErrorCode, JobError
@@ -137,7 +138,13 @@ def make_request(
     job_id: bytes | str | None,
     stream: bool = False,
 ) -> tuple[Request, bytes]:
-    """The request and its packed inputs. Raises AccelError bad-input, too-large."""
+    """The request and its packed inputs. Of the params, `precision` is for the choice of a node.
+
+    Raises:
+        AccelError: bad-input, too-large.
+    """
+    params = dict(params)
+    options = _options(on=on, stream=stream, precision=params.pop("precision", None))
     payload = values.pack(inputs)
     if len(payload) > MAX_PAYLOAD:
         size = f"{len(payload) / (1 << 20):.1f} MiB"
@@ -152,12 +159,21 @@ def make_request(
         model=_text("model", model),
         task=_text("task", task),
         params={name: value for name, value in params.items() if value is not None},
-        options={**({} if on is None else {"on": _text("on", on)}), **({"stream": True} if stream else {})},
+        options=options,
         remaining_ms=max(1, int(seconds * 1000)),
         work={"bytes": count_bytes(inputs), **_count_outputs(task, params)},
     )
     _check_head(request)
     return request, payload
+
+
+def _options(*, on: str | None, stream: bool, precision: str | None) -> dict[str, Any]:
+    if precision not in (None, *PRECISIONS):
+        raise AccelError(
+            ErrorCode.BAD_INPUT, f"there is no precision {precision!r}"[:200], f"There are {', '.join(PRECISIONS)}."
+        )
+    asked = {"on": None if on is None else _text("on", on), "stream": stream or None, "precision": precision}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def checked_timeout(seconds: float | None, otherwise: float) -> float:

@@ -30,6 +30,7 @@ class TaskOptions(TypedDict, total=False):
 
     timeout: float | None
     on: str | None
+    precision: str | None
     job_id: bytes | str | None
     on_progress: OnProgress | None
 

@@ -31,6 +31,7 @@ class TextOptions(TypedDict, total=False):
         ignore_eos: go on to `max_new_tokens` whatever the model says.
         timeout: seconds in all.
         on: a node's name or peer id, or "local", to force where it runs.
+        precision: such as "f32", to have it run in that alone.
         job_id: to ask for the same job again.
         on_progress: called with (state, done, total, note).
     """
@@ -46,6 +47,7 @@ class TextOptions(TypedDict, total=False):
     ignore_eos: bool | None
     timeout: float | None
     on: str | None
+    precision: str | None
     job_id: bytes | str | None
     on_progress: OnProgress | None
 

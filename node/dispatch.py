@@ -115,7 +115,8 @@ class Dispatcher:
     async def _result_of(self, job: Job) -> Outcome:
         """The job's result, computed now, or a short while ago when it is asked for again."""
         request = job.request
-        asked = digest(job.cid, request.task, request.params, job.payload)
+        params = request.params if job.precision is None else {**request.params, "precision": job.precision}
+        asked = digest(job.cid, request.task, params, job.payload)
         if (finished := self._finished.get(request.job_id, asked)) is not None:
             return {**finished.report, "repeated": True}, finished.payload
         report, payload = await self._try_all(job)
@@ -162,7 +163,9 @@ class Dispatcher:
     def _rank(self, job: Job) -> list[Prediction]:
         candidates = [
             candidate
-            for candidate in self._book.candidates(job.cid, job.request.task, job.request.options.get("on"))
+            for candidate in self._book.candidates(
+                job.cid, job.request.task, job.request.options.get("on"), job.precision
+            )
             if (candidate.peer_id, candidate.backend) not in job.failures
         ]
         predictions = rank(job.work, candidates, rng=self._rng)
@@ -289,7 +292,9 @@ class Dispatcher:
     def _nothing_left(self, job: Job) -> AccelError:
         if not job.attempts:
             mismatch = self._catalogue.mismatch(job.cid, job.request.task)
-            return mismatch or self._book.no_candidate(job.cid, job.request.task, job.request.options.get("on"))
+            return mismatch or self._book.no_candidate(
+                job.cid, job.request.task, job.request.options.get("on"), job.precision
+            )
         if len(job.failures) == 1:
             return next(iter(job.failures.values()))
         tried = "; ".join(f"{each['node_name']} {each['backend']}: {each['outcome']}" for each in job.attempts)

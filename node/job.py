@@ -39,6 +39,11 @@ class Job:
         return self.incoming.request
 
     @property
+    def precision(self) -> str | None:
+        """The one that it is to run in; None where that is left to whoever runs it."""
+        return self.request.options.get("precision")
+
+    @property
     def work(self) -> Work:
         """What is left to do: the output is as long as this model's usually are, and no longer than was asked for."""
         counted = Work.of(self.request.work)
@@ -54,7 +59,11 @@ class Job:
             self.request,
             attempt=len(self.attempts),
             model=format_cid(self.cid),
-            options={"backend": backend, **({OPTION: True} if self.delivered else {})},
+            options={
+                "backend": backend,
+                **({OPTION: True} if self.delivered else {}),
+                **({} if self.precision is None else {"precision": self.precision}),
+            },
             remaining_ms=max(1, int(self.remaining_s() * 1000)),
             work=self.work.as_dict(),
         )

@@ -112,7 +112,7 @@ class _Batch:
         info = client.model_info(options.model)
         self._model = str(info["cid"])
         self._task = options.task or own_task(info, options.model)
-        self._params = {**_defaults(self._task), **params_of(options.param)}
+        self._params = {**_defaults(self._task), **params_of(options.param, options.precision)}
         self._concurrency = options.concurrency or usual_concurrency(info)
         sha256, self._total = survey(options.batch)
         self._header = header_line(sha256, self._model, self._task, self._params)

@@ -45,9 +45,9 @@ def _read(path: str) -> bytes:
     return data
 
 
-def params_of(given: Iterable[str]) -> dict[str, Any]:
-    """Parameters from `NAME=VALUE`, the value in JSON or else a text. Raises AccelError."""
-    params: dict[str, Any] = {}
+def params_of(given: Iterable[str], precision: str | None = None) -> dict[str, Any]:
+    """Parameters from `NAME=VALUE`, the value in JSON or else a text, and from --precision. Raises AccelError."""
+    params: dict[str, Any] = {} if precision is None else {"precision": precision}
     for each in given:
         name, equals, value = each.partition("=")
         if not name or not equals:

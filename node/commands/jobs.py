@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int | None:
 
         return batch.run(options)
     _no_batch(options)
-    given, params = _inputs(options.input), params_of(options.param)
+    given, params = _inputs(options.input), params_of(options.param, options.precision)
     deadline = time.monotonic() + checked_timeout(options.timeout, 0)
     with client_of(options) as client, progress(options.model[:20], quiet=options.json) as report:
         task = options.task or _task_of(client, options.model, min(options.timeout, QUESTION_TIMEOUT_S))

@@ -182,6 +182,10 @@ class ServingService:
         """Whether a backend has yet to say whether it can compute here, so that offers may still come."""
         return any(slot.is_probing for slot in self._slots)
 
+    def precisions(self) -> dict[str, str]:
+        """What each backend runs a model in that it never had, by the backend's name."""
+        return {slot.name: slot.precision() for slot in self._slots}
+
     def can_run(self, backend: str, task: str) -> bool:
         return any(slot.is_called(backend) and slot.can_run(task) for slot in self._slots)
 
@@ -264,6 +268,7 @@ class ServingService:
         able = [slot for slot in called if slot.may_run(request.task)]
         if not able:
             raise _cannot(called, request.task)
+        able = _in_precision(able, cid, request.options.get("precision"))
         usable = [slot for slot in able if slot.resident(cid).error is None]
         if not usable:
             error = able[0].resident(cid).error
@@ -286,6 +291,15 @@ def _completion_s(slot: Slot, cid: bytes, request: Request) -> tuple[bool, float
     """A backend that is not ready comes after one that is, whatever is predicted of it."""
     predicted_s = slot.predicted_s(slot.resident(cid), Work.of(request.work))
     return slot.worker.state != READY, slot.queue.scheduler.wait_s() + predicted_s
+
+
+def _in_precision(slots: list[Slot], cid: bytes, precision: Any) -> list[Slot]:
+    """Those that run the model in it; one that is being probed may. Raises AccelError unsupported-precision."""
+    found = [slot for slot in slots if precision is None or slot.is_probing or slot.precision(cid) == precision]
+    if not found:
+        does = ", ".join(sorted({slot.precision(cid) for slot in slots}))
+        raise AccelError(ErrorCode.UNSUPPORTED_PRECISION, f"this node runs it in {does}, not in {precision}"[:300])
+    return found
 
 
 def _cannot(slots: list[Slot], task: str) -> AccelError:

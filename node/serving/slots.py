@@ -126,11 +126,19 @@ class Slot:
             cid,
             self.name,
             task,
-            self._precision(resident),
+            self.precision(cid),
             resident.is_warm,
             self._load_s(resident, unknown=0.0),
             resident.speed,
         )
+
+    def precision(self, cid: bytes | None = None) -> str:
+        """What it runs a model in: as that was loaded or measured, else as it was asked for."""
+        resident = self._residents.get(cid) if cid is not None else None
+        if resident is None:
+            return self._asked_precision
+        measured = resident.measurement.precision if resident.measurement else ""
+        return resident.precision or measured or self._asked_precision
 
     def state(self) -> BackendState:
         scheduler = self.queue.scheduler
@@ -340,11 +348,6 @@ class Slot:
         asked, info = self._settings.precision, self.worker.info
         by_rule = asked == AUTO or info.get("default_precision") == "none"
         return str(info.get("default_precision", asked)) if by_rule else asked
-
-    def _precision(self, resident: Resident) -> str:
-        if resident.precision:
-            return resident.precision
-        return resident.measurement.precision if resident.measurement else self._asked_precision
 
     def _load_s(self, resident: Resident, unknown: float) -> float:
         kept: Measurement | None = resident.measurement

@@ -14,7 +14,7 @@ from ipfs_accel_node.backends.figures import figures
 from ipfs_accel_node.backends.footprint import Footprint
 from ipfs_accel_node.backends.hardware import cpu_flags
 from ipfs_accel_node.backends.interface import BackendError, LoadOptions
-from ipfs_accel_node.backends.making import make_sentence_model, make_text_model
+from ipfs_accel_node.backends.making import make_text_model
 from ipfs_accel_node.backends.making_media import make_media_model
 from ipfs_accel_node.backends.precision import (
     AUTO,
@@ -36,11 +36,6 @@ CLOSE = {"f32": 0.99999, "bf16": 0.999, "fp16": 0.9999, "int8": 0.998}
 FAR = {"f32": 1e-4, "bf16": 0.05, "fp16": 0.01, "int8": 0.1, "int4": 0.3}
 #: What has no bf16 says so, and is then not asked for it.
 BF16 = pytest.mark.skipif("avx512_bf16" not in cpu_flags(), reason="this processor has no bf16 of its own")
-
-
-@pytest.fixture(scope="module")
-def sentence(tmp_path_factory) -> Path:
-    return make_sentence_model(tmp_path_factory.mktemp("sentence") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +103,9 @@ def test_four_bits_are_for_language_models_alone():
     ("engine", "precision"),
     [("cpu", "bf16"), ("cpu", "int8"), pytest.param("openvino", "bf16", marks=BF16), ("openvino", "int8")],
 )
-def test_vectors_stay_close(load, sentence, engine, precision):
-    model = load(engine, sentence, precision)
-    found, expected = model.run(TEXTS, {}).value, load("cpu", sentence, AUTO).run(TEXTS, {}).value
+def test_vectors_stay_close(load, tiny, engine, precision):
+    model = load(engine, tiny, precision)
+    found, expected = model.run(TEXTS, {}).value, load("cpu", tiny, AUTO).run(TEXTS, {}).value
     assert (found * expected).sum(1).min() > CLOSE[precision]
     assert (model.precision, model.details["precision_asked_for"]) == (precision, True)
     evidence = model.details["evidence"]
@@ -138,7 +133,8 @@ def best_next(engine: str, folder: Path, precision: str, cache: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision"), [("cpu", "bf16"), ("cpu", "int8"), ("openvino", "fp16"), ("openvino", "int4")]
+    ("engine", "precision"),
+    [("cpu", "bf16"), ("cpu", "int8"), ("openvino", "f32"), ("openvino", "fp16"), ("openvino", "int4")],
 )
 def test_texts_stay_close(load, text, cache, engine, precision):
     model = load(engine, text, precision)
@@ -159,8 +155,8 @@ def test_families_in_parts_run_in_other_precisions(load, tmp_path, model_type, p
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("cpu", "int4"), ("openvino", "int4")])
-def test_what_does_not_run_is_refused_before_anything_is_made(load, sentence, engine, precision):
-    assert refused(load, engine, sentence, precision).code == "unsupported-precision"
+def test_what_does_not_run_is_refused_before_anything_is_made(load, tiny, engine, precision):
+    assert refused(load, engine, tiny, precision).code == "unsupported-precision"
 
 
 def test_gpt2_is_made_smaller_too_and_shared_tables_stay_shared(tmp_path):
@@ -199,7 +195,7 @@ def test_int8_layers_compute_what_their_weights_say(rows, own_product):
 def test_each_form_is_converted_once_and_kept_apart(tmp_path, monkeypatch):
     made = []
 
-    def convert(_folder, target, form):
+    def convert(_folder, target, form, _exported):
         made.append(form)
         (target / "openvino_model.xml").touch()
 
@@ -262,7 +258,7 @@ def test_the_canary(stage, complaint):
     assert all(complaint in each for each in found.complaints)
 
 
-def test_a_part_that_never_ran_is_a_complaint(load, sentence):
+def test_a_part_that_never_ran_is_a_complaint(load, tiny):
     listening = Listening({"used": lambda given: [given["x"]], "unused": lambda given: [given["x"]]})
 
     class Half:
@@ -277,21 +273,21 @@ def test_a_part_that_never_ran_is_a_complaint(load, sentence):
     assert listening.run(Half()).complaints == ("unused did not run",)
 
 
-def test_a_backend_that_loads_something_else_is_found_out(load, sentence, monkeypatch):
+def test_a_backend_that_loads_something_else_is_found_out(load, tiny, monkeypatch):
     import torch
 
     real = torch_backend.load_checked
     monkeypatch.setattr(torch_backend, "load_checked", lambda folder, cls, _: real(folder, cls, torch.bfloat16))
-    assert refused(load, "cpu", sentence, "f32").code == "backend-disagrees"
+    assert refused(load, "cpu", tiny, "f32").code == "backend-disagrees"
 
 
-def test_weights_that_are_no_numbers_are_found_out(load, sentence, tmp_path):
+def test_weights_that_are_no_numbers_are_found_out(load, tiny, tmp_path):
     import shutil
 
     from safetensors.numpy import load_file, save_file
 
-    shutil.copytree(sentence, tmp_path / "model")
-    tensors = load_file(sentence / "model.safetensors")
+    shutil.copytree(tiny, tmp_path / "model")
+    tensors = load_file(tiny / "model.safetensors")
     tensors["encoder.layer.0.output.dense.weight"][:] = np.nan
     save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     error = refused(load, "cpu", tmp_path / "model", "f32")

@@ -40,6 +40,9 @@ class FakeServing:
     def can_run(self, backend, task):
         return task == "t"
 
+    def precisions(self):
+        return {"cpu": "f32"}
+
 
 class Clock:
     now = 100.0
@@ -233,3 +236,24 @@ def test_a_model_that_failed_here_says_why(world):
     assert world.book.no_candidate(CID, "t", None).code == ErrorCode.NO_BACKEND
     world.serving.failed = AccelError(ErrorCode.NOT_A_MODEL, "on cpu: it has no weights")
     assert world.book.no_candidate(CID, "t", None) is world.serving.failed
+
+
+def test_a_precision_leaves_those_that_run_the_model_in_it():
+    world = World()
+    world.local()
+    world.peer("peer", speed=None)
+    world.serving.offered = [Offer(CID, "cpu", "t", "int8", True, 1.0, SPEED)]
+    found = {precision: world.book.candidates(CID, "t", None, precision) for precision in ("f32", "int8", "int4")}
+    assert {name: [each.peer_id for each in those] for name, those in found.items()} == {
+        "f32": ["peer"], "int8": ["me"], "int4": [],
+    }  # fmt: skip
+    error = world.book.no_candidate(CID, "t", None, "int4")
+    assert (error.code, error.hint.split(";")[0]) == ("unsupported-precision", "It runs in f32, int8.".rstrip("."))
+
+
+def test_a_model_that_is_fetched_first_runs_in_what_this_node_runs():
+    world = World()
+    world.peer("peer")
+    here = [each.peer_id for each in world.book.candidates(CID, "t", None, "f32") if each.local]
+    assert here == ["me"]
+    assert world.book.candidates(CID, "t", "local", "bf16") == []
