@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,12 @@ class Footprint:
     def _taken(self) -> int | None:
         allocated = _allocated()
         return None if allocated is None else allocated + _mapped(self._files)
+
+
+def give_back() -> None:
+    """Has the C library return what was freed, which it may keep: after a model was made smaller, most of it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _allocated() -> int | None:

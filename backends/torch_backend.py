@@ -15,7 +15,7 @@ from .families.sentence import Encode, SentenceModel, States
 from .families.staged import open_staged
 from .families.text import TextModel
 from .families.tokenizing import Ids
-from .footprint import Footprint
+from .footprint import Footprint, give_back
 from .hardware import cpu_flags, cpu_name, memory_bytes, resident_bytes
 from .interface import BackendError, DeviceInfo, LoadedModel, LoadOptions
 from .loading import ModelFacts, inspect, weight_files
@@ -79,7 +79,9 @@ class TorchBackend:
 def _replace_layers(model: Any, precision: str, task: str) -> dict[str, int]:
     """Layers that are computed in another way than torch's own."""
     if precision == "int8":
-        return {"int8_layers": quantize(model)}
+        replaced = quantize(model)
+        give_back()
+        return {"int8_layers": replaced}
     linear = prefer_onednn(model, _TOKENS.get(task, _MANY_TOKENS)) if precision == "f32" else 0
     return {"onednn_layers": linear}
 
