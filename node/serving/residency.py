@@ -25,6 +25,7 @@ _FOR_GOOD: Final = frozenset(
     {
         ErrorCode.BAD_INPUT, ErrorCode.TOO_LARGE, ErrorCode.NOT_A_MODEL, ErrorCode.UNSAFE_MODEL,
         ErrorCode.UNSUPPORTED_TASK, ErrorCode.BACKEND_MISSING, ErrorCode.CONVERSION_FAILED,
+        ErrorCode.UNSUPPORTED_PRECISION,
     }
 )  # fmt: skip
 

@@ -169,7 +169,7 @@ class ServingService:
         """Why the model is not offered on a backend of this node that could run it; None where nothing failed."""
         failed = [slot for slot in self._slots if slot.resident(cid).error is not None]
         if not failed:
-            return None
+            return next(filter(None, (slot.imprecise for slot in self._slots)), None)
         error = failed[0].resident(cid).error
         assert error is not None  # noqa: S101
         return AccelError(error.code, f"on {failed[0].name}: {error.message}", error.hint)
@@ -307,6 +307,8 @@ def _cannot(slots: list[Slot], task: str) -> AccelError:
     failed = [slot for slot in slots if not slot.worker.info]
     if failed:
         return failed[0].worker.unavailable()
+    if (error := next(filter(None, (slot.imprecise for slot in slots)), None)) is not None:
+        return error
     names = ", ".join(slot.name for slot in slots)
     return AccelError(ErrorCode.UNSUPPORTED_TASK, f"no backend of this node does {task!r} (it has {names})")
 

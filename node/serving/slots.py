@@ -94,11 +94,20 @@ class Slot:
 
     def can_run(self, task: str) -> bool:
         """Whether the backend does such tasks and will take another job, if not at this moment then soon."""
-        return self.worker.state != FAILED and task in self.worker.info.get("tasks", ()) and self._can_be_precise
+        return self.worker.state != FAILED and task in self.worker.info.get("tasks", ()) and not self.imprecise
 
     def may_run(self, task: str) -> bool:
         """The same, of a backend that may not have been probed yet."""
         return self.can_run(task) or self.is_probing
+
+    @property
+    def imprecise(self) -> AccelError | None:
+        """Why it computes nothing, where it has not the precision that was asked for; None while it is probed."""
+        possible, asked = self.worker.info.get("precisions"), self._asked_precision
+        if possible is None or asked in possible:
+            return None
+        does = ", ".join(possible)
+        return AccelError(ErrorCode.UNSUPPORTED_PRECISION, f"{self.name} has no {asked} here", f"It has {does}.")
 
     @property
     def is_probing(self) -> bool:
@@ -153,7 +162,7 @@ class Slot:
             "device": state.device,
             "library": str(self.worker.info.get("library", "")),
             "state": state.state,
-            "reason": self.worker.reason if self._can_be_precise else f"it has no {self._settings.precision} here",
+            "reason": self.imprecise.message if self.imprecise else self.worker.reason,
             "queued": state.queued,
             "wait_s": state.wait_s,
             "models": [_described(each) for each in self.residents if each.place is not Place.COLD or each.error],
@@ -335,12 +344,6 @@ class Slot:
         if self._nursery is None:
             raise AccelError(ErrorCode.DRAINING, "this node is stopping")
         self._nursery.start_soon(work, *arguments)
-
-    @property
-    def _can_be_precise(self) -> bool:
-        """Whether the backend has the precision that was asked for, for some family; while it is probed, yes."""
-        possible = self.worker.info.get("precisions")
-        return possible is None or self._asked_precision in possible
 
     @property
     def _asked_precision(self) -> str:

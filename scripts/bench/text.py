@@ -48,8 +48,9 @@ def main() -> int:
             "cpu f32": _backend(folder, "cpu", "f32", Path(cache)),
             "cpu bf16": _backend(folder, "cpu", "bf16", Path(cache)),
             "openvino f32": _backend(folder, "openvino", "f32", Path(cache)),
-            "openvino bf16": _backend(folder, "openvino", "bf16", Path(cache)),
         }
+        if "bf16" in registry.create("openvino").probe().precisions:
+            writers["openvino bf16"] = _backend(folder, "openvino", "bf16", Path(cache))
         taken = _measure(writers, asked.rounds)
     return finish("text", [each for name in writers for each in _figures(name, taken)], asked.json)
 

@@ -47,7 +47,8 @@ def test_what_is_on_its_way_out_counts_as_gone_but_still_takes_its_room():
 
 
 @pytest.mark.parametrize(
-    ("code", "strikes"), [("not-a-model", 1), ("conversion-failed", 1), ("worker-died", MOST_STRIKES)]
+    ("code", "strikes"),
+    [("not-a-model", 1), ("conversion-failed", 1), ("unsupported-precision", 1), ("worker-died", MOST_STRIKES)],
 )
 def test_a_model_is_given_up_at_once_or_the_second_time(code, strikes):
     resident = Resident(b"cid")
