@@ -1,10 +1,24 @@
-"""A module of this package run once in a process of its own: with a deadline, and ended when this process ends."""
+"""A module of this package run once in a process of its own: with a deadline, and ended when this process ends.
+
+`run_module` is for whoever asks for it, the rest for the module itself.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import resource
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+#: unshare(2): a user namespace of its own, and in it a network that has nobody.
+_NEW_USER: Final = 0x10000000
+_NEW_NETWORK: Final = 0x40000000
 
 
 def run_module(name: str, *arguments: str, timeout_s: float, with_errors: bool) -> tuple[int, bytes]:
@@ -27,3 +41,32 @@ def run_module(name: str, *arguments: str, timeout_s: float, with_errors: bool) 
                 child.stdin.close()
         output.seek(0)
         return status, output.read()
+
+
+def end_with_parent() -> None:
+    """Ends this process when standard input does: then whoever asked for it is gone, as nobody writes there."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def leave_the_network() -> None:
+    """Before there are threads. Where the system has no namespaces for us, the limits have to do."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)
+
+
+def limit(memory: int, cpu_s: int) -> None:
+    """Bounds what this process takes from now on: `memory` bytes more than it has, as large files, and its time."""
+    bound = _used() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
+
+
+def _used() -> int:
+    """Addresses that are taken already, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -13,10 +13,10 @@ import argparse
 import os
 import resource
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
+from .child import end_with_parent
 from .conversion import CHOSEN, MODEL_FILE
 from .interface import BackendError
 from .loading import ModelFacts, inspect
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("exported", type=Path, nargs="?")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         facts = inspect(options.folder)
     except BackendError as error:
@@ -52,12 +52,6 @@ def main() -> None:
         _convert_stages(facts, options.target, options.form)
     else:
         _convert(facts, options.target, options.form)
-
-
-def _end_with_parent() -> None:
-    """Nobody writes to standard input: that it ends means that whoever asked for this is gone."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
 
 
 def _make_smaller(exported: Path, facts: ModelFacts, target: Path, form: str) -> None:

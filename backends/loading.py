@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from .families.known import ECHO, MODEL_TYPES, Family, family_of
 from .hub_cache import blobs_of
 from .interface import BackendError
+from .settings import check_counts, check_positions, check_projection
 from .shapes import check_shapes, part_of
 
 _MAX_JSON: Final = 64 << 20
@@ -28,6 +29,8 @@ _DTYPE_SIZES: Final = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
+#: What is said of a folder that `unpickling` may help.
+PICKLED: Final = "its weights are pickles, which can run code, and are never opened"
 #: Beyond the weights themselves: buffers, the engine's own copies, activations.
 _MEMORY_FACTOR: Final = 1.5
 _MEMORY_BASE: Final = 64 << 20
@@ -87,6 +90,9 @@ def inspect(folder: Path) -> ModelFacts:
     if family is ECHO:
         return ModelFacts(folder, model_type, family, config)
     tensors = read_tensors(folder)
+    check_counts(config, len(tensors))
+    check_projection(config, (tensor.shape for tensor in tensors.values()))
+    check_positions(model_type, config)
     check_shapes(model_type, config, {name: tensor.shape for name, tensor in tensors.items()})
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     return ModelFacts(folder, model_type, family, config, tensors, int(parameters * 4 * _MEMORY_FACTOR) + _MEMORY_BASE)
@@ -96,6 +102,8 @@ def read_json(folder: Path, name: str, limit: int = _MAX_JSON) -> dict[str, Any]
     """A JSON object of the folder. Raises BackendError not-a-model."""
     path = inside(folder, name)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            _not_a_model(f"{name} is no file")
         if path.stat().st_size > limit:
             _not_a_model(f"{name} is over {limit >> 20} MiB")
         content = json.loads(path.read_bytes())
@@ -131,7 +139,7 @@ def weight_files(folder: Path) -> list[Path]:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise BackendError(
             "unsafe-model",
-            "its weights are pickles, which can run code, and are never opened",
+            PICKLED,
             "Save it with safetensors: model.save_pretrained(folder, safe_serialization=True).",
         )
     _not_a_model("it has no model.safetensors")
@@ -152,6 +160,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _read_header(path: Path) -> dict[str, Tensor]:
     try:
+        if path.exists() and not path.is_file():
+            _not_a_model(f"{path.name} is no file")
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -27,6 +27,7 @@ from .openvino_signs import devices_of, products_of, weights_of
 from .openvino_text import generating, open_pipeline, scoring
 from .precision import Abilities, Choice, choose, form_of, of_openvino, openvino_computes_in
 from .signs import Found, prove
+from .trial import tried
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,9 @@ class OpenVinoBackend:
         )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        return tried(lambda: self._load(folder, options))
+
+    def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         facts = inspect(folder)
         choice = choose(options.precision, _abilities(), facts.family.name)
         options = replace(options, precision=choice.name)

@@ -26,6 +26,7 @@ from .torch_int8 import quantize
 from .torch_signs import found_in
 from .torch_stages import running, stages_of
 from .torch_text import generating, scoring
+from .trial import tried
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class TorchBackend:
         )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
+        return tried(lambda: self._load(folder, options))
+
+    def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         import torch
 
         facts = inspect(folder)

@@ -8,24 +8,18 @@ little memory, and nothing to inherit, by a process that ends with this one file
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import re
-import resource
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+from .child import end_with_parent, leave_the_network, limit
 
 _MEMORY_FACTOR: Final = 5
 _MEMORY_BASE: Final = 6 << 30
 _CPU_S: Final = 900
 _MOST_TENSORS: Final = 200_000
-#: unshare(2): a user namespace of its own, and in it a network that has nobody.
-_NEW_USER: Final = 0x10000000
-_NEW_NETWORK: Final = 0x40000000
 _PREFIXES: Final = ("state_dict", "model_state_dict")
 _EMBEDDING: Final = re.compile(r"(^|\.)(shared|wte|word_embeddings|decoder\.embed_tokens|embed_tokens)\.weight$")
 
@@ -36,8 +30,8 @@ class _RefusedError(Exception):
 
 def main() -> None:
     folder, target = map(Path, sys.argv[1:3])
-    _leave_the_network()  # first: a process with threads may not
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    leave_the_network()  # first: a process with threads may not
+    end_with_parent()
     try:
         count = _convert(folder, target)
     except _RefusedError as error:
@@ -51,21 +45,9 @@ def main() -> None:
     sys.stdout.write(json.dumps({"tensors": count}))
 
 
-def _leave_the_network() -> None:
-    """Where the system has no namespaces for us, the limits and the restricted reader have to do."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)
-
-
 def _end(code: str, message: str) -> None:
     sys.stdout.write(json.dumps({"code": code, "message": message}))
     sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """Nobody writes to standard input: that it ends means that whoever asked for this is gone."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
 
 
 def _convert(folder: Path, target: Path) -> int:
@@ -140,14 +122,7 @@ def _check_size(state: dict[str, Any], size: int) -> None:
 
 
 def _limit(size: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (bound := _used() + size * _MEMORY_FACTOR + _MEMORY_BASE, bound))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
-
-
-def _used() -> int:
-    """Addresses that are taken already, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit(size * _MEMORY_FACTOR + _MEMORY_BASE, _CPU_S)
 
 
 if __name__ == "__main__":

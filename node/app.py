@@ -39,6 +39,7 @@ from .logs import log_to
 from .mesh import cluster, identity
 from .mesh.mesh import Mesh, MeshSettings
 from .pinning.cluster import ClusterPins
+from .providers import ProviderFinder
 from .public_blocks import PublicBlocks
 from .publishing import Publisher
 from .running import RunningJobs
@@ -177,7 +178,7 @@ def _build(config: Config, own: identity.Identity, key: bytes, bootstrap: list[s
     pinning = PinOperations(card, catalogue, pins.book, pins.members, pins.keeper)
     tls = TlsDoor(config.paths)
     publisher = Publisher(config, store, catalogue)
-    publishing = PublishingOperations(publisher)
+    publishing = PublishingOperations(publisher, ProviderFinder(config, card, catalogue, mesh))
     parts = operations.by_name() | repo.by_name() | pinning.by_name() | publishing.by_name()
     door = LocalDoor(dispatcher, {**parts, "client-token": tls.token})
     return Node(

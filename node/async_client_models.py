@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .client_models import get_arguments, import_arguments, pin_arguments, unpin_arguments
+from .client_models import get_arguments, import_arguments, pin_arguments, publish_arguments, unpin_arguments
 from .client_requests import OnProgress
 from .config import absolute
+
+if TYPE_CHECKING:
+    from .model_source import ModelSource
+
+
+@asynccontextmanager
+async def _opened(opening: AbstractContextManager[ModelSource]) -> AsyncIterator[ModelSource]:
+    """What takes long is done in a thread; what a mistake or a cancellation leaves is removed at once."""
+    found = await anyio.to_thread.run_sync(opening.__enter__)
+    try:
+        yield found
+    except BaseException as error:
+        opening.__exit__(type(error), error, error.__traceback__)
+        raise
+    await anyio.to_thread.run_sync(opening.__exit__, None, None, None)
 
 
 class AsyncClientModels:
@@ -40,16 +56,26 @@ class AsyncClientModels:
         report = on_progress or (lambda *_: None)
         data_dir = (await self.status())["data_dir"] if needs_room(source, convert=convert) else ""
         downloads = Path(data_dir) / "downloads"
-        opening = opened_source(source, downloads, name, convert=convert, on_progress=report)
-        found = await anyio.to_thread.run_sync(opening.__enter__)
-        try:
+        async with _opened(opened_source(source, downloads, name, convert=convert, on_progress=report)) as found:
             given = found.with_notes(license_name, gated=gated).as_arguments(cid_profile)
-            added = dict(await self._operate("model.add", on_progress, anyway=anyway, **given))
-        except BaseException as error:
-            opening.__exit__(type(error), error, error.__traceback__)
-            raise
-        await anyio.to_thread.run_sync(opening.__exit__, None, None, None)
-        return added
+            return dict(await self._operate("model.add", on_progress, anyway=anyway, **given))
+
+    async def make_model(
+        self,
+        family: str,
+        name: str | None = None,
+        *,
+        size: str = "tiny",
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """One with random weights, made on this machine; as for `Client`."""
+        from .model_source import made_source
+
+        report = on_progress or (lambda *_: None)
+        downloads = Path((await self.status())["data_dir"]) / "downloads"
+        async with _opened(made_source(family, size, seed, downloads, name, report)) as found:
+            return dict(await self._operate("model.add", on_progress, **found.as_arguments()))
 
     async def get_model(
         self,
@@ -81,8 +107,15 @@ class AsyncClientModels:
         """As for `Client`."""
         return dict(await self._operate("model.export", on_progress, model=model, path=str(absolute(path))))
 
-    async def publish_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        return dict(await self._operate("model.publish", on_progress, model=model))
+    async def publish_model(
+        self, model: str, *, as_files: bool = False, on_progress: OnProgress | None = None
+    ) -> dict[str, Any]:
+        """As for `Client`."""
+        return dict(await self._operate("model.publish", on_progress, **publish_arguments(model, as_files=as_files)))
+
+    async def providers(self, model: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """As for `Client`."""
+        return dict(await self._ask("model.providers", timeout, model=model))
 
     async def unpublish_model(self, model: str) -> dict[str, Any]:
         return dict(await self._operate("model.unpublish", model=model))

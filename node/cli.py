@@ -16,7 +16,7 @@ from typing import Any, Final
 from .. import __version__
 from ..backends.precision import NAMES as PRECISIONS
 from ..protocols.errors import AccelError, ErrorCode, docs_of
-from .commands.parsers import add_completion, add_models, add_node, add_pins, add_repo, add_text_options
+from .commands.parsers import add_completion, add_families, add_models, add_node, add_pins, add_repo, add_text_options
 from .commands.parsing import PROGRAM, Parser
 from .commands.parsing import add as _add
 from .commands.parsing import common as _common
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_repo(commands)
     _add_run(commands)
     add_completion(commands)
+    add_families(commands)
     _add(commands, "doctor", "doctor:doctor", "look for what is missing or wrong, and say what to do", "doctor")
     return parser
 

@@ -14,6 +14,10 @@ def get_arguments(model: str, name: str | None, ipfs_peers: Sequence[str]) -> di
     return {"model": model, "name": name} | ({"from": list(ipfs_peers)} if ipfs_peers else {})
 
 
+def publish_arguments(model: str, *, as_files: bool) -> dict[str, Any]:
+    return {"model": model} | ({"as_files": True} if as_files else {})
+
+
 def import_arguments(
     path: Path | str, name: str | None, root: str | None, license_name: str, gated: bool
 ) -> dict[str, Any]:
@@ -72,6 +76,32 @@ class ClientModels:
             given = found.with_notes(license_name, gated=gated)
             return dict(self._operate("model.add", on_progress, anyway=anyway, **given.as_arguments(cid_profile)))
 
+    def make_model(
+        self,
+        family: str,
+        name: str | None = None,
+        *,
+        size: str = "tiny",
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Makes a model with random weights on this machine, and adds it; its results say `weights: random`.
+
+        Args:
+            family: bert, sentence, clip, llama, opt, gpt2, t5, whisper, wav2vec2, clap, videomae, xclip,
+                llava or llava_next.
+            size: `tiny`, or `reference`: shaped as a published checkpoint of the family.
+
+        Raises:
+            AccelError: bad-input, backend-missing without torch, disk-full, out-of-memory, deadline-exceeded.
+        """
+        from .model_source import made_source
+
+        report = on_progress or (lambda *_: None)
+        downloads = Path(self.status()["data_dir"]) / "downloads"
+        with made_source(family, size, seed, downloads, name, report) as found:
+            return dict(self._operate("model.add", on_progress, **found.as_arguments()))
+
     def get_model(
         self,
         model: str,
@@ -112,9 +142,28 @@ class ClientModels:
         """Writes a model of this node into a new CAR file on its machine, which IPFS programs read."""
         return dict(self._operate("model.export", on_progress, model=model, path=str(absolute(path))))
 
-    def publish_model(self, model: str, *, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        """Gives a model to the node's IPFS daemon and pins it there. Raises AccelError may-not-leave, kubo-…."""
-        return dict(self._operate("model.publish", on_progress, model=model))
+    def publish_model(
+        self, model: str, *, as_files: bool = False, on_progress: OnProgress | None = None
+    ) -> dict[str, Any]:
+        """Gives a model to the node's IPFS daemon, pins it there and has it provided in the DHT.
+
+        A provide that fails is told as `provide_error`; the model is `published` all the same.
+
+        Args:
+            as_files: for a daemon that has no dag/import.
+
+        Raises:
+            AccelError: may-not-leave, busy while another one is published, kubo-….
+        """
+        return dict(self._operate("model.publish", on_progress, **publish_arguments(model, as_files=as_files)))
+
+    def providers(self, model: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """Who has a model: `nodes` of the cluster, and `ipfs`, what the node's IPFS daemon finds in the DHT.
+
+        `ipfs` is None without a daemon and for a gated model, which the DHT is never asked for; else it has `peers`
+        (at most 20, each with peer_id and addresses), `complete` unless 15 seconds were up, and `error`.
+        """
+        return dict(self._ask("model.providers", timeout, model=model))
 
     def unpublish_model(self, model: str) -> dict[str, Any]:
         """Unpins at the daemon what this node published."""

@@ -190,6 +190,24 @@ def find_data_dir(flag: Path | None) -> Found:
     return Found("data_dir", default_data_dir(), *(("variable", _DATA_DIR_VARIABLE) if given else ("default", "")))
 
 
+def model_caches() -> list[tuple[str, Path]]:
+    """Where Hugging Face, sentence-transformers and torch hub keep models, by their own variables and defaults."""
+    default = Path(_given("XDG_CACHE_HOME") or "~/.cache")
+    torch = Path(_given("TORCH_HOME") or default / "torch")
+    hub = _given("HF_HUB_CACHE") or _given("HUGGINGFACE_HUB_CACHE")
+    sentences = _given("SENTENCE_TRANSFORMERS_HOME")
+    found = (
+        ("huggingface", Path(hub) if hub else Path(_given("HF_HOME") or default / "huggingface") / "hub"),
+        ("sentence-transformers", Path(sentences) if sentences else torch / "sentence_transformers"),
+        ("torch", torch / "hub" / "checkpoints"),
+    )
+    return [(kind, absolute(path)) for kind, path in found]
+
+
+def _given(name: str) -> str | None:
+    return os.environ.get(name) or None
+
+
 def variable(key: str) -> str | None:
     """A variable that no setting of a node has: where commands go, and the token they show there."""
     return os.environ.get(ENVIRONMENT_PREFIX + key) or None

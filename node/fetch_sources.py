@@ -61,7 +61,7 @@ class FetchSources:
         chosen: list[ClosingSource] = [*self._mesh.ipfs_sources(named)]
         others: list[ClosingSource] = []
         if not gated:
-            others = [*self._mesh.ipfs_sources(self._ipfs_peers), *self._outside.sources()]
+            others = [*self._mesh.ipfs_sources(self._ipfs_peers), *self._outside.sources(model.cid, named)]
         suffices = bool(named) or bool(members and model.holders)
         try:
             if suffices:

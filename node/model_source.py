@@ -1,4 +1,7 @@
-"""Where a model that is to be added comes from: a folder, a hub, either of them with pickles to be converted first."""
+"""Where a model that is to be added comes from: a folder, a hub, or made here with random weights.
+
+What has its weights as pickles is converted first.
+"""
 
 from __future__ import annotations
 
@@ -63,12 +66,46 @@ def opened_source(
         yield _converted(stack, found, downloads, on_progress) if convert and _has_pickles(found.path) else found
 
 
+@contextmanager
+def made_source(
+    family: str, size: str, seed: int, downloads: Path, name: str | None, on_progress: OnProgress
+) -> Iterator[ModelSource]:
+    """A model with random weights, made under `downloads`, for as long as the block lasts.
+
+    Raises:
+        AccelError: what `backends.making_apart` raises.
+    """
+    _check_here(downloads, "model make")
+    target = downloads / f"made-{uuid4().hex[:8]}" / family
+    try:
+        write_made(target, family, size, seed, on_progress)
+        origin = Origin(f"random weights, made here: {family}, {size}, seed {seed}")
+        yield ModelSource(target, name or f"{family}-{size}-random", origin, take=True)
+    finally:
+        shutil.rmtree(target.parent, ignore_errors=True)
+
+
+def write_made(folder: Path, family: str, size: str, seed: int, on_progress: OnProgress) -> None:
+    """Makes the folder, which must not be there yet. Raises AccelError as `made_source`."""
+    from ..backends.interface import BackendError
+    from ..backends.making_apart import make_apart
+
+    try:
+        make_apart(folder, family, size, seed, lambda state, done, total: on_progress(state, done, total, ""))
+    except BackendError as error:
+        raise AccelError(error.code, error.message, error.hint) from None
+
+
+def _check_here(downloads: Path, command: str) -> None:
+    if not downloads.parent.is_dir():
+        raise AccelError(ErrorCode.BAD_INPUT, "the node is on another machine", f"Run `{command}` there.")
+
+
 def _from_hub(
     stack: ExitStack, source: str, downloads: Path, name: str | None, convert: bool, on_progress: OnProgress
 ) -> ModelSource:
     reference = parse_reference(source)
-    if not downloads.parent.is_dir():
-        raise AccelError(ErrorCode.BAD_INPUT, "the node is on another machine", "Run `model add hf:…` there.")
+    _check_here(downloads, "model add hf:…")
     folder = downloads / reference.repository.replace("/", "--")
     got = stack.enter_context(downloaded(reference, folder, on_progress, pickles=convert))
     return ModelSource(got.folder, name or reference.name, Origin(got.origin, got.license, got.gated), take=True)

@@ -128,7 +128,7 @@ class Demo:
             f"{reason.strip()[-400:]}\n\nA model with random weights takes its place. Everything below really runs, "
             "but its vectors mean nothing, so the similarities are not checked.",
         )
-        return make_sentence_model(self._folder / "stand-in", hidden=384, layers=6)
+        return make_sentence_model(self._folder / "stand-in", size="reference")
 
     def _start_nodes(self) -> tuple[NodeProcess, NodeProcess, NodeProcess]:
         with self._screen.step("A, the desktop, starts a cluster and computes with OpenVINO"):

@@ -30,13 +30,13 @@ def speak(texts: Sequence[str]) -> tuple[bytes, int]:
     library.espeak_SetParameter(_SPEED, _WORDS_A_MINUTE, 0)
     spoken = bytearray()
 
-    @_CALLBACK
     def take(samples: ctypes._Pointer[ctypes.c_short], count: int, _: int) -> int:
         if samples and count > 0:
             spoken.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
-    library.espeak_SetSynthCallback(take)
+    callback = _CALLBACK(take)  # kept as long as the library may call it
+    library.espeak_SetSynthCallback(callback)
     for text in texts:
         said = text.encode()
         if library.espeak_Synth(said, len(said) + 1, 0, 1, 0, _UTF8, None, None):

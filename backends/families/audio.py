@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..interface import BackendError
+from ..settings import whole
 
 MAX_SECONDS: Final = 1800.0
 _MIN_RATE: Final = 1000
@@ -38,6 +39,11 @@ def open_audio(value: Any, rate: int, longest_s: float = MAX_SECONDS) -> Samples
     if not np.isfinite(samples).all():
         raise BackendError("bad-input", "the sound has samples that are no numbers", "Check how it was made.")
     return samples if given_rate == rate else _resampled(samples, given_rate, rate)
+
+
+def sampling_rate(said: dict[str, Any], otherwise: int) -> int:
+    """Hertz, as preprocessor_config.json says. Raises BackendError not-a-model."""
+    return whole(said, "sampling_rate", otherwise, 4000, 192_000)
 
 
 def sounds_of(inputs: Any, rate: int, most: int, longest_s: float = MAX_SECONDS) -> list[Samples]:

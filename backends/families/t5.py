@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..interface import BackendError, RunContext, Sample
 from ..loading import ModelFacts, inside, read_json
+from ..settings import token
 from .samples import SIZES, text_of
 from .seq2seq import Seq2SeqModel, check_params, ends_of, read_limit
 from .stages import Stages
@@ -37,8 +38,9 @@ class T5Model(Seq2SeqModel):
         config = facts.config
         has_own = inside(facts.folder, "generation_config.json").exists()
         said = read_json(facts.folder, "generation_config.json") if has_own else {}
-        self._tokenizer = open_tokenizer(facts.folder, int(config["vocab_size"]))
-        self._start = int(said.get("decoder_start_token_id", config.get("decoder_start_token_id", 0)))
+        size = int(config["vocab_size"])
+        self._tokenizer = open_tokenizer(facts.folder, size)
+        self._start = token(said, "decoder_start_token_id", config.get("decoder_start_token_id", 0), size)
         self._ends = ends_of(said, config)
         self._prefixes = {
             name: str(each["prefix"])

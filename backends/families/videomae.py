@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..interface import BackendError, RunContext, Sample
 from ..loading import ModelFacts
+from ..settings import whole
 from .images import read_steps
 from .samples import frames_of_noise
 from .staged import StagedModel
@@ -36,7 +37,7 @@ class VideoMaeModel(StagedModel):
     def __init__(self, facts: ModelFacts, stages: Stages, details: dict[str, Any], precision: str, memory: int) -> None:
         super().__init__(facts, stages, details, precision, memory)
         self._steps = read_steps(facts.folder)
-        self._frames = int(facts.config["num_frames"])
+        self._frames = whole(facts.config, "num_frames", 16, 1, 4096)
         self._labels = {int(number): str(label) for number, label in facts.config["id2label"].items()}
         self.details["frames"] = self._frames
 

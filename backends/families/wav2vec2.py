@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..interface import BackendError, RunContext, Sample
 from ..loading import ModelFacts, inside, read_json
-from .audio import Samples, sounds_of
+from .audio import Samples, sampling_rate, sounds_of
 from .samples import encoded_sound
 from .staged import StagedModel
 from .stages import Stages
@@ -38,7 +38,7 @@ class Wav2Vec2Model(StagedModel):
     def __init__(self, facts: ModelFacts, stages: Stages, details: dict[str, Any], precision: str, memory: int) -> None:
         super().__init__(facts, stages, details, precision, memory)
         said = read_json(facts.folder, "preprocessor_config.json")
-        self._rate = int(said.get("sampling_rate", 16_000))
+        self._rate = sampling_rate(said, 16_000)
         self._normalizes = bool(said.get("do_normalize", True))
         self._letters = _Letters(facts)
         self._shortest = _receptive_field(facts.config)

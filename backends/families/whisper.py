@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..interface import BackendError, RunContext, Sample
 from ..loading import ModelFacts, read_json
-from .audio import Samples, sounds_of
+from ..settings import token, tokens, whole
+from .audio import Samples, sampling_rate, sounds_of
 from .samples import encoded_sound
 from .seq2seq import Seq2SeqModel, check_params, ends_of, read_limit
 from .spectrogram import mel_filters, mel_power
@@ -42,16 +43,19 @@ class WhisperModel(Seq2SeqModel):
         super().__init__(facts, stages, details, precision, memory)
         self._features = _Features(read_json(facts.folder, "preprocessor_config.json"))
         said = read_json(facts.folder, "generation_config.json")
-        self._tokenizer = open_tokenizer(facts.folder, int(facts.config["vocab_size"]))
-        self._start = int(said.get("decoder_start_token_id", facts.config["decoder_start_token_id"]))
+        size = int(facts.config["vocab_size"])
+        self._tokenizer = open_tokenizer(facts.folder, size)
+        self._start = token(said, "decoder_start_token_id", facts.config.get("decoder_start_token_id"), size)
         self._ends = ends_of(said, facts.config)
-        self._never = _numbers(said.get("suppress_tokens"))
-        self._never_first = _numbers(said.get("begin_suppress_tokens"))
-        self._languages: dict[str, int] = dict(said.get("lang_to_id") or {}) if said.get("is_multilingual") else {}
-        self._tasks: dict[str, int] = dict(said.get("task_to_id") or {})
-        self._no_times = int(said["no_timestamps_token_id"])
-        longest = int(said.get("max_length") or facts.config["max_target_positions"])
-        self._longest = min(longest, int(facts.config["max_target_positions"]))
+        self._never, self._never_first = (
+            np.array(tokens(said.get(name), name, size), np.int64)
+            for name in ("suppress_tokens", "begin_suppress_tokens")
+        )
+        self._languages = _named(said, "lang_to_id", size) if said.get("is_multilingual") else {}
+        self._tasks = _named(said, "task_to_id", size)
+        self._no_times = token(said, "no_timestamps_token_id", None, size)
+        most = whole(facts.config, "max_target_positions", 448, 8, 1 << 16)
+        self._longest = min(whole(said, "max_length", most, 1, 1 << 24), most)
         self.details["sampling_rate"] = self._features.rate
 
     def prepare(self, inputs: Any, params: dict[str, Any]) -> _Prepared:
@@ -123,10 +127,10 @@ class _Features:
     """`preprocessor_config.json`: log-mel spectra of half a minute, as transformers makes them."""
 
     def __init__(self, said: dict[str, Any]) -> None:
-        self.rate = int(said.get("sampling_rate", 16_000))
-        self._size, self._hop = int(said.get("n_fft", 400)), int(said.get("hop_length", 160))
-        self._length = int(said.get("chunk_length", 30)) * self.rate
-        bands = int(said.get("feature_size", 80))
+        self.rate = sampling_rate(said, 16_000)
+        self._size, self._hop = whole(said, "n_fft", 400, 64, 1 << 14), whole(said, "hop_length", 160, 16, 1 << 14)
+        self._length = whole(said, "chunk_length", 30, 1, 120) * self.rate
+        bands = whole(said, "feature_size", 80, 8, 512)
         self._filters = mel_filters(1 + self._size // 2, bands, 0.0, 8000.0, self.rate, slaney=True)
 
     def parts(self, sound: Samples) -> list[Samples]:
@@ -152,8 +156,8 @@ class _Features:
         return int(first + loudness.argmin() + window // 2)
 
 
-def _numbers(said: Any) -> NDArray[np.int64]:
-    return np.array(said or [], np.int64)
+def _named(said: dict[str, Any], name: str, vocabulary: int) -> dict[str, int]:
+    return {key: token(said[name], key, None, vocabulary) for key in said.get(name) or {}}
 
 
 MODEL: Final = WhisperModel

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..interface import RunContext, Sample
 from ..loading import ModelFacts
+from ..settings import whole
 from .images import read_steps
 from .samples import frames_of_noise
 from .staged import StagedModel
@@ -44,7 +45,7 @@ class XClipModel(StagedModel):
         super().__init__(facts, stages, details, precision, memory)
         self._steps = read_steps(facts.folder)
         self._texts = LabelTexts(facts.folder, facts.part("text_config"))
-        self._frames = int(facts.part("vision_config")["num_frames"])
+        self._frames = whole(facts.part("vision_config"), "num_frames", 8, 1, 4096)
         self.details["frames"] = self._frames
 
     def prepare(self, inputs: Any, params: dict[str, Any]) -> _Prepared:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from ...protocols.errors import AccelError, ErrorCode
 from ..content.exchange import BlockSource, Deliver, FetchEndsError, Settled
 from ..content.orders import Order, Outcome, in_parts
-from ..content.places import LeafMismatchError
+from ..content.places import as_mismatch
 from .process import BulkProcess, Connection, TicketAsker
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class DirectPeer:
             if not isinstance(error, AccelError):
                 raise
             if error.code in _OWN:
-                raise FetchEndsError(_told(error)) from None
+                raise FetchEndsError(as_mismatch(error)) from None
             if error.code not in (ErrorCode.WORKER_DIED, ErrorCode.BUSY):
                 raise
             log.warning("the bulk connection with %s is gone, by no fault of its own: %s", self.name, error)
@@ -95,9 +95,3 @@ class DirectPeer:
                 log.warning("no bulk connection with %s, libp2p is used: %s", self.name, error)
                 self._given_up = error.code != ErrorCode.WORKER_DIED
         return self._connection
-
-
-def _told(error: AccelError) -> AccelError:
-    if error.code == ErrorCode.HOSTILE_CONTENT:
-        return LeafMismatchError(error.code, error.message, error.hint)
-    return error

@@ -129,6 +129,7 @@ def header_line(input_sha256: str, model: str, task: str, params: dict[str, Any]
 def value_line(index: int, name: str | int | None, value: Any, report: dict[str, Any]) -> bytes:
     """A value without a form in JSON, such as one with NaN in it, gives an error's line."""
     short = {"node_name": report.get("node_name"), "backend": report.get("backend"), "seconds": report.get("total_s")}
+    short |= {"weights": report["weights"]} if "weights" in report else {}
     try:
         return _line({"index": index, "id": name, "value": value, "report": short})
     except (TypeError, ValueError) as error:

@@ -29,7 +29,7 @@ _CHOICES: Final = {
     "precision": (AUTO, *PRECISIONS),
     "log_level": ("debug", "info", "warning", "error"),
 }
-_FOLDERS: Final = frozenset({"folder", "source", "data_dir"})
+_FOLDERS: Final = frozenset({"folder", "source", "data_dir", "out_folder"})
 _FILES: Final = frozenset({"file"})
 
 Answer = dict[str, str]

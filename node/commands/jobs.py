@@ -17,7 +17,7 @@ from ..client_text import Generation
 from ..map_window import own_task
 from . import writing
 from .inputs import for_task, params_of
-from .output import console, count, duration, plain, print_json, progress, safe, table
+from .output import console, count, duration, plain, print_json, progress, safe, table, weights_note
 from .reaching import client_of, elsewhere
 from .whole_file import WholeFile
 
@@ -170,7 +170,7 @@ def _show_report(report: dict[str, Any], asked: str) -> None:
     console().print(
         f"by [bold]{safe(report['node_name'])}[/] ({where}) on {safe(report['backend'])}, {safe(report['precision'])}, "
         f"{safe(report['implementation'].get('library', ''))}: computed in {duration(report['compute_s'])}, "
-        f"{duration(report['total_s'])} in all"
+        f"{duration(report['total_s'])} in all" + weights_note(report)
     )
     failed = [attempt for attempt in report["attempts"] if attempt["outcome"] != "ok"]
     for attempt in failed:

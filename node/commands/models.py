@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ def add(options: argparse.Namespace) -> None:
                                      license_name=options.license, gated=options.gated,
                                      cid_profile=options.cid_profile, on_progress=report)  # fmt: skip
         else:
-            added = _add_to_store(options, store, report)
+            downloads = downloads_of(options)
+            opened = opened_source(options.source, downloads, options.name, convert=options.convert, on_progress=report)
+            added = add_to_store(options, store, opened, report)
+    show_added(options, added)
+
+
+def show_added(options: argparse.Namespace, added: dict[str, Any]) -> None:
+    """What is known of a model that was just added."""
     if options.json:
         print_json(added)
         return
@@ -96,9 +103,17 @@ def _check_source(options: argparse.Namespace) -> None:
         raise AccelError(ErrorCode.BAD_INPUT, f"{options.source} is no folder", hint)
 
 
-def _add_to_store(options: argparse.Namespace, store: Any, report: OnProgress) -> dict[str, Any]:
-    downloads, profile = _data_dir(options) / "downloads", _profile(options)
-    with opened_source(options.source, downloads, options.name, convert=options.convert, on_progress=report) as found:
+def downloads_of(options: argparse.Namespace) -> Path:
+    """Where a model that is to be added is fetched to, or made."""
+    return Paths(_data_dir(options)).downloads
+
+
+def add_to_store(
+    options: argparse.Namespace, store: Any, opened: AbstractContextManager[ModelSource], report: OnProgress
+) -> dict[str, Any]:
+    """Without a node. Gives what the node's operation `model.add` gives."""
+    profile = _profile(options)
+    with opened as found:
         given = found.with_notes(options.license, gated=options.gated)
         check_folder(given.path, anyway=options.anyway)
         began = time.monotonic()

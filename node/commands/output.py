@@ -163,6 +163,11 @@ def short_peer(peer_id: str) -> str:
     return f"…{peer_id[-8:]}"
 
 
+def weights_note(report: dict[str, Any]) -> str:
+    """What is to be said of a result that means nothing; empty for any other."""
+    return " · [yellow]weights: random[/]" if report.get("weights") == "random" else ""
+
+
 def state_style(state: str) -> str:
     colour = {"ready": "green", "failed": "red", "unknown": "dim"}.get(state, "yellow")
     return f"[{colour}]{safe(state)}[/{colour}]"

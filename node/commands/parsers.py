@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ...backends.making_shapes import MADE, SIZES, TINY
 from ..content.profile_names import NAMES
 from .parsing import PROGRAM, add, elsewhere
 
@@ -23,6 +25,7 @@ def add_models(commands: Any) -> None:
     models = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_adding(models)
     _add_cid(models)
+    _add_making(models)
     listing = add(models, "ls", "models:listing", "list the models of this node and its peers", "model ls")
     info = add(models, "info", "models:info", "show one model", "model info minilm")
     info.add_argument("model", metavar="MODEL")
@@ -34,16 +37,31 @@ def add_models(commands: Any) -> None:
         "--from", dest="ipfs_peers", action="append", default=[], metavar="ADDR", help="an IPFS peer that has it"
     )
     _add_car(models)
-    publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
-                  "model publish minilm")  # fmt: skip
-    publish.add_argument("model", metavar="MODEL")
-    unpublish = add(models, "unpublish", "publishing:unpublish", "unpin at the IPFS daemon what was published",
-                    "model unpublish minilm")  # fmt: skip
-    unpublish.add_argument("model", metavar="MODEL")
+    publishing = _add_publishing(models)
     remove = add(models, "rm", "models:remove", "remove a model from this node", "model rm minilm")
     remove.add_argument("model", metavar="MODEL")
-    for each in (listing, info, get, publish, unpublish, remove):
+    for each in (listing, info, get, *publishing, remove):
         elsewhere(each)
+
+
+def _add_publishing(models: Any) -> list[argparse.ArgumentParser]:
+    publish = add(models, "publish", "publishing:publish", "give a model to the node's IPFS daemon and pin it there",
+                  "model publish minilm")  # fmt: skip
+    publish.add_argument(
+        "--as-files", action="store_true", help="file by file, for a daemon that has no dag/import; its CID must agree"
+    )
+    unpublish = add(models, "unpublish", "publishing:unpublish", "unpin at the IPFS daemon what was published",
+                    "model unpublish minilm")  # fmt: skip
+    providers = add(models, "providers", "publishing:providers", "show who has a model: nodes, and peers of IPFS",
+                    "model providers minilm\n"
+                    f"  {PROGRAM} model providers bafybei… --json")  # fmt: skip
+    for each in (publish, unpublish, providers):
+        each.add_argument("model", metavar="MODEL")
+    providers.description = (
+        f"{providers.description} The node's IPFS daemon (--kubo) asks the DHT, for 15 seconds at most, and for a "
+        "gated model never."
+    )
+    return [publish, unpublish, providers]
 
 
 def _add_adding(models: Any) -> None:
@@ -91,6 +109,35 @@ def _add_cid(models: Any) -> None:
     naming.set_defaults(remote=False)
 
 
+def _add_making(models: Any) -> None:
+    catalog = add(models, "catalog", "catalog:catalog", "list published checkpoints and the commands that add them",
+                  "model catalog")  # fmt: skip
+    find = add(models, "find", "catalog:find", "look for models that other programs have on this disk",
+               f"model find\n  {PROGRAM} model find minilm --json")  # fmt: skip
+    find.add_argument("name", metavar="NAME", nargs="?", default="", help="a part of the name (all)")
+    find.description = f"{find.description} {_CACHES}"
+    making = add(models, "make", "making:make", "make a model with random weights, without network, and add it",
+                 f"model make opt\n  {PROGRAM} model make clip --size reference --name clip-random\n"
+                 f"  {PROGRAM} model make bert --out ./bert")  # fmt: skip
+    making.add_argument("family", metavar="FAMILY", choices=tuple(MADE), help=", ".join(MADE))
+    making.add_argument("--size", choices=SIZES, default=TINY, help="tiny, or reference: shaped as a published one")
+    making.add_argument("--name", help="what to call it (FAMILY-SIZE-random)")
+    making.add_argument("--seed", type=int, default=0, metavar="N", help="another one makes another model (0)")
+    making.add_argument(
+        "--out", dest="out_folder", type=Path, metavar="DIR", help="only write the folder, which must not be there yet"
+    )
+    making.description = f"{making.description} What it computes means nothing, and its results say so."
+    making.set_defaults(license="", gated=False, anyway=False, cid_profile=None)
+    for each in (catalog, find, making):
+        each.set_defaults(remote=False)
+
+
+_CACHES = (
+    "The caches of Hugging Face, sentence-transformers and torch hub are looked through, where HF_HUB_CACHE, HF_HOME, "
+    "SENTENCE_TRANSFORMERS_HOME and TORCH_HOME, or their defaults, say that they are."
+)
+
+
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cid-profile", metavar="NAME", help=f"{', '.join(NAMES)} (as configured: cid_profile)")
     parser.epilog = f"{_WHAT_COUNTS}\n\n{parser.epilog}"
@@ -119,6 +166,17 @@ def add_pins(commands: Any) -> None:
     for each, meaning in meanings:
         each.add_argument("model", metavar="MODEL")
         each.add_argument("--cluster", action="store_true", help=meaning)
+
+
+def add_families(commands: Any) -> None:
+    trying = add(commands, "families", "families:families", "run each family of models on each backend here",
+                 f"families\n  {PROGRAM} families bert whisper --backend openvino --json")  # fmt: skip
+    trying.add_argument("families", metavar="FAMILY", nargs="*", default=[], help="some of them (all)")
+    trying.add_argument("--backend", dest="backends", action="append", default=[], metavar="B", help="one (all)")
+    trying.description = (
+        f"{trying.description} Each is tried with a tiny model that has random weights; status 1 if one fails."
+    )
+    trying.set_defaults(remote=False)
 
 
 def add_repo(commands: Any) -> None:

@@ -14,7 +14,7 @@ from ..client_requests import TEXT_GENERATION, OnProgress
 from ..client_stream import TextStream
 from ..client_text import Generation, Prompt, TextOptions
 from ..map_window import RESERVED
-from .output import console, duration, print_json, safe
+from .output import console, duration, print_json, safe, weights_note
 
 #: What each flag is as a parameter of the task.
 _FLAGS: Final = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "repetition_penalty")
@@ -103,7 +103,7 @@ def _summary(text: Generation) -> str:
     where = f"{safe(report['node_name'])} on {safe(report['backend'])}"
     return (
         f"{text.prompt_tokens} tokens read, {text.completion_tokens} written{rate}{ended}; "
-        f"first after {duration(report['first_token_s'])} · {where}"
+        f"first after {duration(report['first_token_s'])} · {where}{weights_note(report)}"
     )
 
 

@@ -7,6 +7,7 @@ told a CID and nothing else: no name, no credentials, no cookies.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,18 +18,25 @@ import trio
 from ...protocols.errors import AccelError, ErrorCode
 from .bounded import read_bounded
 from .cid import format_cid
-from .exchange import BlockSource, Deliver
+from .exchange import BlockSource, Deliver, Settled
 from .kubo import Kubo
 from .kubo_address import Address, parse_kubo
+from .kubo_export import Export
+from .leaves import DIGEST
+from .orders import Order
 from .unixfs import MAX_BLOCK
 
 if TYPE_CHECKING:
     import httpx
 
+log = logging.getLogger(__name__)
+
 GetBlock = Callable[[bytes], Awaitable[bytes | None]]
 
 #: Blocks of one source that are asked for at once: a gateway takes long to answer, not long to send.
 _AT_ONCE: Final = 4
+#: Leaves that are asked for one by one before a stream is opened, which a small model is not worth.
+_ONE_BY_ONE: Final = 16
 _BLOCK_S: Final = 20.0
 _CONNECT_S: Final = 10.0
 _MOST_REDIRECTS: Final = 3
@@ -49,26 +57,72 @@ class Outside:
     authorization: str | None = None
     gateways: tuple[str, ...] = ()
 
-    def sources(self) -> list[OutsideSource]:
-        """New ones for a fetch, each to be closed after it."""
-        daemon: list[OutsideSource] = [DaemonBlocks(self.kubo, self.authorization)] if self.kubo else []
+    def sources(self, root: bytes, named: Sequence[str] = ()) -> list[OutsideSource]:
+        """New ones for a fetch of one model, each to be closed after it; the daemon is led to the peers `named`."""
+        daemon: list[OutsideSource] = []
+        if self.kubo:
+            daemon.append(DaemonBlocks(self.kubo, self.authorization, root, named))
         return [*daemon, *(GatewayBlocks(url) for url in self.gateways)]
 
 
 class DaemonBlocks:
-    """A daemon as a source; it looks for what it lacks among the IPFS peers it knows."""
+    """A daemon as a source of one model; it looks for what it lacks among the IPFS peers it knows.
 
-    def __init__(self, address: str, authorization: str | None) -> None:
+    Folders, what is around files, and the first leaves are asked for one by one; the leaves of a model that has more
+    come as one stream.
+    """
+
+    def __init__(self, address: str, authorization: str | None, root: bytes, named: Sequence[str] = ()) -> None:
+        """`named` are addresses of IPFS peers, which the daemon may reach in ways that this node cannot."""
         parsed = parse_kubo(address)
         self.name = f"kubo {parsed.socket or parsed.url}"
         self._kubo = Kubo(parsed, authorization)
+        self._root = root
+        self._named = named
+        self._one_by_one = 0
+        self._export: Export | None = None
 
     async def fetch(self, cids: Sequence[bytes], deliver: Deliver) -> None:
         """Raises AccelError kubo-unreachable, kubo-refused, kubo-failed."""
+        await self._lead()
         await _in_order(self._kubo.get_block, cids, deliver)
 
+    async def write(self, orders: Sequence[Order], settled: Settled) -> bool:
+        """Writes the leaves that come in the stream, and tells of each. False when some have to be asked for.
+
+        Raises:
+            FetchEndsError: the bytes cannot be written here, whoever they come from.
+        """
+        if self._one_by_one < _ONE_BY_ONE:
+            self._one_by_one += len(orders)
+            return False
+        if self._export is None:
+            self._export = Export(self._kubo, self._root)
+        export = self._export
+        wanted = {order.cid[-DIGEST:]: order for order in orders if export.may_have(order)}
+        while wanted and (taken := await export.take(wanted)) is not None:
+            order, outcome, size = taken
+            del wanted[order.cid[-DIGEST:]]
+            settled(order.cid, outcome, size)
+        return False
+
     async def aclose(self) -> None:
+        if self._export is not None:
+            await self._export.aclose()
         await self._kubo.aclose()
+
+    async def _lead(self) -> None:
+        """Once, before the first question. What the daemon cannot reach either is no reason not to ask it."""
+        named, self._named = self._named, ()
+        async with trio.open_nursery() as nursery:
+            for address in named:
+                nursery.start_soon(self._connect, address)
+
+    async def _connect(self, address: str) -> None:
+        try:
+            await self._kubo.connect(address)
+        except AccelError as error:
+            log.info("the daemon is not led to %s: %s", address, error)
 
 
 class GatewayBlocks:

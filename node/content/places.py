@@ -24,6 +24,13 @@ class LeafMismatchError(AccelError):
     """A block is the one that a leaf's CID names, and has not the length or the make that was presumed of it."""
 
 
+def as_mismatch(error: AccelError) -> AccelError:
+    """What `Order.keep` raised, with a block of another make than was presumed told apart."""
+    if error.code == ErrorCode.HOSTILE_CONTENT:
+        return LeafMismatchError(error.code, error.message, error.hint)
+    return error
+
+
 class _Make(NamedTuple):
     """How many of a file's bytes a leaf has, and what is around them in its block."""
 

@@ -74,6 +74,10 @@ class ModelStore:
         known = {model.cid_bytes: {model.name} if model.name else set() for model in self.models()}
         return self._require(names.resolve(text, known))
 
+    def contents(self, cid: bytes) -> Contents:
+        """What a model is made of, not to be changed. Raises AccelError unknown-model."""
+        return self._contents[self._require(cid).cid_bytes]
+
     def read_block(self, cid: bytes) -> bytes | None:
         """A block of any stored model, verified; None when it is not here, or is damaged on disk."""
         return self._index.read(cid)

@@ -44,6 +44,7 @@ class Resident:
     """One model on one backend.
 
     Attributes:
+        weights: what the folder says of them: `random`, or nothing.
         bytes: memory that it takes, estimated until it is loaded; 0 while it is cold.
         users: jobs and measurements that need it in memory now.
         jobs: admitted ones of this model, those in the queue included.
@@ -63,6 +64,7 @@ class Resident:
     load_s: float = 0.0
     precision: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
     measurement: Measurement | None = None
     correction: LiveCorrection = field(default_factory=LiveCorrection)
     job_s: float = UNMEASURED_S

@@ -247,7 +247,7 @@ class Slot:
             **result.report["timings"],
             "counts": result.report["counts"],
             "figures": result.report["figures"],
-        }
+        } | ({"weights": resident.weights} if resident.weights else {})
         return report, result.payload
 
     # --- inside
@@ -258,7 +258,7 @@ class Slot:
             self._bell.ring()
 
         key = format_cid(resident.cid)
-        arguments = {"key": key, "folder": str(folder), "precision": self._settings.precision}
+        arguments = {"key": key, "folder": str(folder), "precision": self._asked_precision}
         try:
             with self._doing(resident, "loading"):
                 facts = await self._operate(resident, "load", arguments, self._settings.load_timeout_s, report)
@@ -296,6 +296,7 @@ class Slot:
         resident.bytes = max(int(facts["memory_bytes"]), LEAST_BYTES)
         resident.load_s = float(facts["load_s"])
         resident.precision, resident.details = str(facts["precision"]), dict(facts["details"])
+        resident.weights = str(facts.get("weights", ""))
         if resident.measurement is not None:
             # Only the first loading converts the model, so a later one tells better what loading takes.
             self._keep(resident, resident.measurement.speed)

@@ -22,6 +22,7 @@ from ...backends.interface import (
     Prefix,
     RunContext,
 )
+from ...backends.weights import weights_of
 from ...protocols import values
 from ...protocols.errors import AccelError, ErrorCode, ProtocolError
 from ...protocols.inference import Request
@@ -90,6 +91,7 @@ class WorkerModels:
             "precision": model.precision,
             "memory_bytes": model.memory_bytes,
             "details": model.details,
+            "weights": weights_of(Path(arguments["folder"])),
             "load_s": time.monotonic() - began,
         }
 

@@ -78,6 +78,9 @@ def test_commands_models_and_nodes_are_offered(desk, tmp_path):
         "ipfs-accel-node run minilm --exp": ["--explain"],
         "ipfs-accel-node start --precision ": ["auto", "f32", "bf16", "fp16", "int8", "int4"],
         "ipfs-accel-node completion ": ["bash", "zsh", "fish"],
+        "ipfs-accel-node model make wa": ["wav2vec2"],
+        "ipfs-accel-node model make bert --size ": ["tiny", "reference"],
+        f"ipfs-accel-node model make bert --out {tmp_path}/f": [f"{tmp_path}/folder/"],
         f"ipfs-accel-node model add {tmp_path}/f": [f"{tmp_path}/folder/"],
         f"ipfs-accel-node run minilm --input-file {tmp_path}/f": [f"{tmp_path}/file", f"{tmp_path}/folder/"],
     }.items():

@@ -9,6 +9,8 @@ import pytest
 from cluster import NodeProcess, make_echo_model, run_json
 from cluster import run_program as run
 from ipfs_accel_node import AccelError
+from ipfs_accel_node.node.content.contents import Contents
+from ipfs_accel_node.node.content.unixfs import HAMT, decode
 from kubo_process import KuboFailedError, KuboProcess, why_not_here
 
 MIB = 1 << 20
@@ -52,6 +54,20 @@ def test_a_model_that_kubo_added_is_fetched_by_its_cid(kubo, tmp_path):
         desk.wait_for("Kubo to be left again", lambda: desk.peer_id not in kubo.peers(), 30)
         assert client.get_model(cid)["already"] is True
         assert "Traceback" not in desk.log_tail()
+
+
+def test_a_folder_that_kubo_sharded_is_fetched(kubo, tmp_path):
+    model = make_model(tmp_path / "model", 1000)
+    for number in range(1000):
+        (model / f"{number:0240}.txt").write_bytes(b"%d" % number)
+    with node(tmp_path, "desk") as desk, desk.client() as client:
+        cid = kubo.add(model)
+        got = client.get_model(cid, "sharded", ipfs_peers=kubo.addresses)
+        assert got["cid"] == cid
+        assert content_of(Path(client.model_info("sharded")["path"])) == content_of(model)
+        contents = next((desk.data_dir / "content" / "manifests").glob("*.contents")).read_bytes()
+        found = Contents.unpack(contents)
+        assert decode(found.nodes[found.root]).kind == HAMT
 
 
 def test_kubo_fetches_a_model_and_another_node_has_it_from_there(kubo, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import real_model
 from cluster import PROGRAM, NodeProcess, environment
 from ipfs_accel_node import AccelError, AsyncClient, Generation, JobError
-from ipfs_accel_node.backends.making import make_sentence_model, make_text_model
+from ipfs_accel_node.backends.making import make_sentence_model
 from striking import measured, wait_until
 
 pytestmark = [pytest.mark.engines, pytest.mark.network]
@@ -23,7 +23,7 @@ def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("node")
     with NodeProcess("writer", folder / "data", "--backends", "cpu", "--threads", "1") as process:
         with process.client() as client:
-            client.add_model(make_text_model(folder / "text"), "tiny")
+            client.make_model("llama", "tiny")
             client.add_model(make_sentence_model(folder / "sentence"), "sentence")
             wait_until(lambda: {"tiny", "sentence"} == {m["name"] for m in client.models() if m["nodes"]}, 120)
         yield process
@@ -50,6 +50,7 @@ def test_a_text_whole_and_as_a_stream_is_the_same(client):
     assert str(whole) == whole.text
     assert (whole.prompt_tokens, whole.completion_tokens, whole.finish_reason) == (4, 24, "length")
     assert whole.report["counts"] == {"prompt_tokens": 4, "output_tokens": 24}
+    assert whole.report["weights"] == "random"  # as its folder says
     stream = client.generate("tiny", "once", stream=True, **ASKED)
     pieces = list(stream)
     assert "".join(pieces) == stream.text == whole.text
@@ -120,12 +121,30 @@ def test_the_asynchronous_client(node, client, backend):
     anyio.run(main, backend=backend)
 
 
+def test_a_model_is_made_by_an_asynchronous_client_and_its_results_say_so(node):
+    async def main():
+        async with AsyncClient(node.data_dir) as client:
+            states = []
+            made = await client.make_model("bert", seed=5, on_progress=lambda state, *_: states.append(state))
+            assert (made["name"], made["why_not"], "making" in states) == ("bert-tiny-random", "", True)
+            assert list((node.data_dir / "downloads").iterdir()) == []
+            job = await client.submit("bert-tiny-random", "feature-extraction", "x", timeout=60)
+            assert (await job.result()).shape == (64,)
+            assert job.report["weights"] == "random"
+            with pytest.raises(AccelError) as refused:
+                await client.make_model("nothing")
+            assert refused.value.code == "bad-input"
+
+    anyio.run(main)
+
+
 def test_run_prints_a_text_whole_or_as_it_comes(node, client):
     flags = ("--max-new-tokens", "24", "--param", "ignore_eos=true")
     whole = run(node, "tiny", "--input", "once", "--raw", *flags)
     expected = client.generate("tiny", "once", **ASKED).text
     assert whole.stdout.startswith(expected)
     assert "4 tokens read, 24 written" in whole.stdout
+    assert "weights: random" in whole.stdout
     assert run(node, "tiny", "--input", "once", "--raw", "--stream", *flags).stdout.startswith(expected)
     document = json.loads(run(node, "tiny", "--input", "once", "--json", *flags).stdout)
     assert document["value"]["completion_tokens"] == 24
@@ -148,6 +167,7 @@ def test_a_batch_of_texts_is_one_of_messages(node, tmp_path):
     run(node, "tiny", "--batch", str(batch), "--out", str(out), *flags, status=1)
     _, first, second, raw, wrong = map(json.loads, out.read_text().splitlines())
     assert first["value"] == second["value"]
+    assert first["report"]["weights"] == "random"
     assert len(first["value"]["token_ids"]) == 4
     assert raw["value"]["prompt_tokens"] == 5 < first["value"]["prompt_tokens"]
     assert wrong["error"]["code"] == "bad-input"

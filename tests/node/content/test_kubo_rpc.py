@@ -5,57 +5,20 @@ The tests that take `daemon` run unchanged against both.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import time
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from fake_kubo import FakeKubo, serving
-from ipfs_accel_node.node.content.cid import DAG_PB, RAW, format_cid, make_cid
+from ipfs_accel_node.node.content import kubo as kubo_module
+from ipfs_accel_node.node.content.cid import DAG_PB, RAW, make_cid
 from ipfs_accel_node.node.content.kubo import Kubo
+from ipfs_accel_node.node.content.kubo_add import add_files
 from ipfs_accel_node.node.content.kubo_address import Address, parse_authorization, parse_kubo
+from ipfs_accel_node.node.content.kubo_routing import find_providers, provide
 from ipfs_accel_node.protocols.errors import AccelError
+from kubo_daemons import running
 
 SECRET = "Bearer very-secret"
-
-
-@contextmanager
-def real_daemon(folder):
-    """A daemon with a repository of its own that talks to nobody."""
-    program = shutil.which("ipfs")
-    environment = {**os.environ, "IPFS_PATH": str(folder / "ipfs")}
-
-    def ipfs(*arguments):
-        subprocess.run([program, *arguments], env=environment, check=True, capture_output=True, timeout=60)
-
-    ipfs("init", "--profile", "test")
-    for key in ("API", "Gateway"):
-        ipfs("config", f"Addresses.{key}", "/ip4/127.0.0.1/tcp/0")
-    ipfs("config", "--json", "Addresses.Swarm", "[]")
-    with subprocess.Popen([program, "daemon", "--offline"], env=environment, stdout=subprocess.DEVNULL) as process:
-        try:
-            api, deadline = folder / "ipfs" / "api", time.monotonic() + 60
-            while not api.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            yield api.read_text().strip()
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(params=["fake", "real"])
-def daemon(request, tmp_path):
-    """The address of a daemon."""
-    if request.param == "fake":
-        with serving(FakeKubo()) as url:
-            yield url
-    elif shutil.which("ipfs") is None:
-        pytest.skip("no `ipfs` program on the path")
-    else:
-        with real_daemon(tmp_path) as address:
-            yield address
 
 
 @pytest.fixture
@@ -63,6 +26,13 @@ def fake():
     kubo = FakeKubo()
     with serving(kubo) as url:
         yield SimpleNamespace(kubo=kubo, url=url)
+
+
+@pytest.fixture(params=["fake", "real"])
+def guarded(request, tmp_path):
+    """A daemon that lets in who has the secret."""
+    with running(request.param, tmp_path, SECRET) as daemon:
+        yield daemon
 
 
 async def pieces(store, cid):
@@ -80,33 +50,73 @@ async def refused(code, call):
 
 
 async def test_it_tells_what_it_is(daemon):
-    async with Kubo(parse_kubo(daemon)) as kubo:
+    async with Kubo(parse_kubo(daemon.address)) as kubo:
         assert await kubo.version()
         assert (await kubo.peer_id()).startswith("12D3KooW")
 
 
-async def test_blocks_go_there_and_back(daemon):
-    raw, node = b"some bytes" * 1000, b"\x0a\x02\x08\x01"
-    async with Kubo(parse_kubo(daemon)) as kubo:
-        for codec, block in ((RAW, raw), (DAG_PB, node)):
-            cid = make_cid(codec, block)
-            await kubo.put_block(cid, block)
-            assert await kubo.get_block(cid) == block
-            assert await kubo.block_size(cid) == len(block)
+async def test_blocks_come_from_there(daemon, monkeypatch):
+    monkeypatch.setattr(kubo_module, "BLOCK_S", 3.0)  # a real one looks around for what it lacks
+    async with Kubo(parse_kubo(daemon.address)) as kubo:
+        for codec, block in ((RAW, b"some bytes" * 1000), (DAG_PB, b"\x0a\x02\x08\x01")):
+            assert await kubo.get_block(daemon.put(block, codec)) == block
         assert await kubo.get_block(make_cid(RAW, b"nobody has this")) is None
-        await refused("kubo-failed", kubo.block_size(make_cid(RAW, b"nobody has this")))
 
 
 async def test_a_model_goes_there_and_is_pinned(daemon, far):
     store, model = far
-    async with Kubo(parse_kubo(daemon)) as kubo:
+    async with Kubo(parse_kubo(daemon.address)) as kubo:
         await kubo.import_car(model.cid_bytes, pieces(store, model.cid_bytes))
         await kubo.pin(model.cid_bytes)
-        assert model.cid_bytes in await kubo.pins()
+        assert model.cid in daemon.pins
         assert await kubo.get_block(model.cid_bytes) == store.read_block(model.cid_bytes)
         assert await kubo.unpin(model.cid_bytes)
         assert not await kubo.unpin(model.cid_bytes)
-        assert model.cid_bytes not in await kubo.pins()
+        assert model.cid not in daemon.pins
+
+
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+
+
+def each_call(kubo, store, model):
+    """Every call that there is, by the command that it makes."""
+    cid = model.cid_bytes
+    return {
+        "version": kubo.version,
+        "id": kubo.peer_id,
+        "swarm/connect": lambda: kubo.connect(NOBODY),
+        "block/get": lambda: kubo.get_block(cid),
+        "dag/import": lambda: kubo.import_car(cid, pieces(store, cid)),
+        "dag/export": lambda: kubo.rpc.open("dag/export", {"arg": model.cid}),
+        "add": lambda: add_files(kubo, store.contents(cid), model.path, lambda _: None),
+        "pin/add": lambda: kubo.pin(cid),
+        "pin/rm": lambda: kubo.unpin(cid),
+        "routing/findprovs": lambda: find_providers(kubo, cid),
+        "routing/provide": lambda: provide(kubo, cid),
+    }
+
+
+async def test_no_call_is_let_in_without_authorization_and_each_with_it(guarded, store, tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text("{}")
+    model = store.add(tmp_path / "small")
+    await guarded.take(store, model.cid_bytes)
+    address = parse_kubo(guarded.address)
+    for wrong in (None, "Basic b3RoZXI6c2VjcmV0"):
+        async with Kubo(address, wrong) as kubo:
+            for command, call in each_call(kubo, store, model).items():
+                error = await refused("kubo-refused", call())
+                assert command in error.message
+    async with Kubo(address, guarded.authorization) as kubo:
+        for command, call in each_call(kubo, store, model).items():
+            try:
+                answer = await call()
+            except AccelError as error:
+                assert command in ("swarm/connect", "routing/provide"), error  # it is let in, and alone
+                assert error.code == "kubo-failed"
+            else:
+                if command == "dag/export":
+                    await answer.aclose()
 
 
 async def test_authorization_is_shown_to_the_daemon_alone(fake, caplog):
@@ -133,7 +143,7 @@ async def test_what_is_no_kubo_or_not_there(fake, tmp_path):
 
 
 async def test_it_is_not_waited_for_without_end(fake, monkeypatch):
-    monkeypatch.setattr("ipfs_accel_node.node.content.kubo.ANSWER_S", 0.2)
+    monkeypatch.setattr("ipfs_accel_node.node.content.kubo_rpc.ANSWER_S", 0.2)
     fake.kubo.fault = "hangs"
     async with Kubo(parse_kubo(fake.url)) as kubo:
         await refused("kubo-unreachable", kubo.version())
@@ -161,13 +171,6 @@ async def test_an_answer_that_breaks_off_is_no_success(fake, far):
     async with Kubo(parse_kubo(fake.url)) as kubo:
         await refused("kubo-failed", kubo.import_car(model.cid_bytes, pieces(store, model.cid_bytes)))
         await refused("kubo-failed", kubo.pin(model.cid_bytes))
-
-
-async def test_a_block_that_became_another_is_told(fake):
-    fake.kubo.fault = "lies"
-    async with Kubo(parse_kubo(fake.url)) as kubo:
-        error = await refused("kubo-failed", kubo.put_block(make_cid(RAW, b"this"), b"this"))
-    assert format_cid(make_cid(RAW, b"this")) in error.message
 
 
 @pytest.mark.parametrize(

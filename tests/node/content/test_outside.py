@@ -40,7 +40,7 @@ def fetched(store, far):
 
 
 async def test_a_model_comes_from_a_daemon(serve, fetched, store, far):
-    report = await fetched(DaemonBlocks(serve()[1], None))
+    report = await fetched(DaemonBlocks(serve()[1], None, far[1].cid_bytes))
     assert [model.cid for model in store.models()] == [far[1].cid]
     assert not store.verify(far[1].cid_bytes)
     assert all(name.startswith("kubo http") for name in report.by_source)
@@ -85,7 +85,7 @@ def test_which_hosts_are_of_this_network(host, near):
 
 async def test_one_that_hangs_does_not_hold_up_the_others(serve, fetched, store, far):
     slow, good = serve("hangs"), serve()
-    report = await fetched(GatewayBlocks(slow[1]), DaemonBlocks(good[1], None))
+    report = await fetched(GatewayBlocks(slow[1]), DaemonBlocks(good[1], None, far[1].cid_bytes))
     assert [model.cid for model in store.models()] == [far[1].cid]
     assert list(report.by_source) == [f"kubo {good[1]}"]
 
@@ -97,14 +97,14 @@ async def test_liars_and_those_that_lack_cost_their_share_only(serve, fetched, s
     assert list(report.by_source) == [f"gateway {urls[-1]}"]
 
 
-async def test_what_nobody_has_is_told(serve, fetched):
+async def test_what_nobody_has_is_told(serve, fetched, far):
     with pytest.raises(AccelError) as failed:
-        await fetched(DaemonBlocks(serve(empty=True)[1], None), GatewayBlocks(serve(empty=True)[1]))
+        await fetched(DaemonBlocks(serve(empty=True)[1], None, far[1].cid_bytes), GatewayBlocks(serve(empty=True)[1]))
     assert failed.value.code == "content-not-found"
 
 
-async def test_sources_are_as_configured():
-    sources = Outside("/ip4/127.0.0.1/tcp/5001", "Bearer secret", ("https://a.example",)).sources()
+async def test_sources_are_as_configured(far):
+    sources = Outside("/ip4/127.0.0.1/tcp/5001", "Bearer secret", ("https://a.example",)).sources(far[1].cid_bytes)
     assert [source.name for source in sources] == ["kubo http://127.0.0.1:5001", "gateway https://a.example"]
     for source in sources:
         await source.aclose()
