@@ -82,7 +82,8 @@ def of_torch_cpu(flags: Collection[str]) -> Abilities:
 def of_openvino(device: str, capabilities: Collection[str]) -> Abilities:
     """OpenVINO on a device that says it has those OPTIMIZATION_CAPABILITIES.
 
-    Where the device has no bf16, OpenVINO would silently take f32 for it.
+    OpenVINO puts another type in the place of one that the device has not, without a word: asked for f16 on a
+    processor, it computed in bf16.
     """
     bf16 = ("bf16",) if "BF16" in capabilities else ()
     return Abilities(f"openvino:{device}", ("f32", *bf16, "fp16", "int8", "int4"))
