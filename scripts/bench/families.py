@@ -47,8 +47,8 @@ def _measure(family: str, scratch: Path, rounds: int) -> list[Figure]:
     for engine, precision in _OURS:
         note(f"{family}: loading {engine} {precision}")
         try:
-            options = LoadOptions(scratch / "cache", family, precision, threads=1)
-            model = registry.create(engine).load(folder, options)
+            how = LoadOptions(scratch / "cache", family, precision, threads=1)
+            model = registry.create(engine).load(folder, how)
         except BackendError as error:
             note(f"{family}: {engine} {precision}: {error.message}")
             continue
