@@ -8,18 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface import BackendError, RunContext, Sample
+from ..interface import BackendError, RunContext
 from ..loading import ModelFacts
-from ..settings import whole
-from .images import read_steps
-from .samples import frames_of_noise
-from .staged import StagedModel
 from .stages import Stages
-from .video import open_video
+from .video_model import VideoModel
 from .zero_shot import softmax
 
 _TOP_K: Final = 5
-MOST_VIDEOS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -29,26 +24,21 @@ class _Prepared:
     alone: bool
 
 
-class VideoMaeModel(StagedModel):
+class VideoMaeModel(VideoModel):
     """Stage: `video` (pixel_values [1, frames, 3, height, width] → logits [1, labels])."""
 
     task = "video-classification"
 
     def __init__(self, facts: ModelFacts, stages: Stages, details: dict[str, Any], precision: str, memory: int) -> None:
         super().__init__(facts, stages, details, precision, memory)
-        self._steps = read_steps(facts.folder)
-        self._frames = whole(facts.config, "num_frames", 16, 1, 4096)
         self._labels = {int(number): str(label) for number, label in facts.config["id2label"].items()}
-        self.details["frames"] = self._frames
 
     def prepare(self, inputs: Any, params: dict[str, Any]) -> _Prepared:
         """`inputs` a video (bytes or uint8 [frames, height, width, 3]), or `{"videos": [video, …]}`; `top_k`."""
         top_k = params.get("top_k", _TOP_K)
         if set(params) - {"top_k"} or type(top_k) is not int or top_k < 1:
             raise BackendError("bad-input", "unknown parameters, or a top_k below 1", "There is top_k.")
-        videos = videos_of(inputs, MOST_VIDEOS)
-        pixels = [np.stack([self._steps.apply(each) for each in open_video(video, self._frames)]) for video in videos]
-        return _Prepared(pixels, top_k, not isinstance(inputs, dict))
+        return _Prepared(self.pixels_of(inputs), top_k, not isinstance(inputs, dict))
 
     def compute(self, prepared: _Prepared, context: RunContext) -> list[NDArray[np.float32]]:
         return [self.stage("video", context, pixel_values=pixels[None])[0][0] for pixels in prepared.pixels]
@@ -58,22 +48,10 @@ class VideoMaeModel(StagedModel):
         each = [self._best(logits, prepared.top_k) for logits in computed]
         return each[0] if prepared.alone else each, {"videos": len(each), "frames": len(each) * self._frames}
 
-    def samples(self) -> list[Sample]:
-        video = frames_of_noise(self._frames)
-        return [Sample({"videos": [video] * count}, {}, video.nbytes * count) for count in (1, 2)]
-
     def _best(self, logits: NDArray[np.float32], top_k: int) -> list[dict[str, Any]]:
         scores = softmax(logits)
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [{"score": float(scores[place]), "label": self._labels.get(int(place), str(place))} for place in order]
-
-
-def videos_of(inputs: Any, most: int) -> list[Any]:
-    """Raises BackendError bad-input, too-large."""
-    videos = inputs.get("videos") if isinstance(inputs, dict) else [inputs]
-    if not isinstance(videos, list) or not videos or len(videos) > most:
-        raise BackendError("bad-input", f"the inputs are no video, nor a map with 1 to {most} videos", "")
-    return videos
 
 
 MODEL: Final = VideoMaeModel

@@ -11,39 +11,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface import BackendError, RunContext, Sample
+from ..interface import BackendError, RunContext
 from ..loading import ModelFacts
-from .images import read_steps
-from .samples import frames_of_noise
-from .staged import StagedModel
 from .stages import Stages
-from .video import open_video
-from .videomae import MOST_VIDEOS, videos_of
+from .video_model import VideoModel
 
 _Videos = tuple[list[NDArray[np.float32]], bool]
 
 
-class VideoMaeBaseModel(StagedModel):
+class VideoMaeBaseModel(VideoModel):
     """Stage: `video` (pixel_values [1, frames, 3, height, width] → vector [1, width])."""
 
     task = "feature-extraction"
 
     def __init__(self, facts: ModelFacts, stages: Stages, details: dict[str, Any], precision: str, memory: int) -> None:
         super().__init__(facts, stages, details, precision, memory)
-        self._steps = read_steps(facts.folder)
-        self._frames = int(facts.config["num_frames"])
-        self.details.update(
-            frames=self._frames, dimensions=int(facts.config["hidden_size"]), pooling="mean", normalize=False
-        )
+        self.details.update(dimensions=int(facts.config["hidden_size"]), pooling="mean", normalize=False)
 
     def prepare(self, inputs: Any, params: dict[str, Any]) -> _Videos:
         """`inputs` a video (bytes or uint8 [frames, height, width, 3]), or `{"videos": [video, …]}`."""
         if params:
             raise BackendError("bad-input", f"unknown parameters {', '.join(sorted(params))}", "There are none.")
-        videos = [open_video(video, self._frames) for video in videos_of(inputs, MOST_VIDEOS)]
-        return [np.stack([self._steps.apply(frame) for frame in video]) for video in videos], not isinstance(
-            inputs, dict
-        )
+        return self.pixels_of(inputs), not isinstance(inputs, dict)
 
     def compute(self, prepared: _Videos, context: RunContext) -> list[NDArray[np.float32]]:
         return [self.stage("video", context, pixel_values=pixels[None])[0][0] for pixels in prepared[0]]
@@ -52,10 +41,6 @@ class VideoMaeBaseModel(StagedModel):
         """float32 [width], or [videos, width] for several."""
         counts = {"videos": len(computed), "frames": len(computed) * self._frames}
         return computed[0] if prepared[1] else np.stack(computed), counts
-
-    def samples(self) -> list[Sample]:
-        video = frames_of_noise(self._frames)
-        return [Sample({"videos": [video] * count}, {}, video.nbytes * count) for count in (1, 2)]
 
 
 MODEL: Final = VideoMaeBaseModel

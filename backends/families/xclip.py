@@ -8,21 +8,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface import RunContext, Sample
+from ..interface import RunContext
 from ..loading import ModelFacts
-from ..settings import whole
-from .images import read_steps
-from .samples import frames_of_noise
-from .staged import StagedModel
 from .stages import Stages
 from .tokenizing import Ids
-from .video import open_video
-from .videomae import videos_of
+from .video_model import VideoModel
 from .zero_shot import LabelTexts, read_labels, scored
 
 #: Published examples give the labels as they are.
 TEMPLATE: Final = "{}"
-_MOST_VIDEOS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -33,26 +27,25 @@ class _Prepared:
     alone: bool
 
 
-class XClipModel(StagedModel):
+class XClipModel(VideoModel):
     """Stages: `video` (→ vectors [1, d], features of its frames), `text` (→ [labels, d]), `match` (→ logits).
 
     The labels are read in the light of the video, so what `text` gives is no embedding yet.
     """
 
     task = "zero-shot-video-classification"
+    frames_part = "vision_config"
+    usual_frames = 8
+    sample_params = {"candidate_labels": ["playing", "eating"]}  # noqa: RUF012
 
     def __init__(self, facts: ModelFacts, stages: Stages, details: dict[str, Any], precision: str, memory: int) -> None:
         super().__init__(facts, stages, details, precision, memory)
-        self._steps = read_steps(facts.folder)
         self._texts = LabelTexts(facts.folder, facts.part("text_config"))
-        self._frames = whole(facts.part("vision_config"), "num_frames", 8, 1, 4096)
-        self.details["frames"] = self._frames
 
     def prepare(self, inputs: Any, params: dict[str, Any]) -> _Prepared:
         """`inputs` a video, or `{"videos": [video, …]}`; `candidate_labels`, `hypothesis_template`."""
         labels, sentences = read_labels(params, TEMPLATE)
-        videos = videos_of(inputs, _MOST_VIDEOS)
-        pixels = [np.stack([self._steps.apply(each) for each in open_video(video, self._frames)]) for video in videos]
+        pixels = self.pixels_of(inputs)
         return _Prepared(labels, self._texts.encode(sentences), pixels, not isinstance(inputs, dict))
 
     def compute(self, prepared: _Prepared, context: RunContext) -> list[NDArray[np.float32]]:
@@ -70,10 +63,6 @@ class XClipModel(StagedModel):
         each = [scored(prepared.labels, logits) for logits in computed]
         counts = {"videos": len(each), "frames": len(each) * self._frames, "texts": len(prepared.labels)}
         return each[0] if prepared.alone else each, counts
-
-    def samples(self) -> list[Sample]:
-        video, labels = frames_of_noise(self._frames), {"candidate_labels": ["playing", "eating"]}
-        return [Sample({"videos": [video] * count}, labels, video.nbytes * count) for count in (1, 2)]
 
 
 MODEL: Final = XClipModel
