@@ -1,20 +1,22 @@
 """A module of this package run once in a process of its own: with a deadline, and ended when this process ends.
 
-`run_module` is for whoever asks for it, the rest for the module itself.
+`run_module`, `started_module` and `told` are for whoever asks for it, the rest for the module itself.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 #: unshare(2): a user namespace of its own, and in it a network that has nobody.
 _NEW_USER: Final = 0x10000000
@@ -22,7 +24,21 @@ _NEW_NETWORK: Final = 0x40000000
 
 
 def run_module(name: str, *arguments: str, timeout_s: float, with_errors: bool) -> tuple[int, bytes]:
-    """Its exit status and what it printed, on standard error too `with_errors`. Raises TimeoutError.
+    """Its exit status and what it printed, on standard error too `with_errors`. Raises TimeoutError."""
+    with started_module(name, *arguments, with_errors=with_errors) as (child, output):
+        try:
+            status = child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{name} took over {timeout_s:.0f} s") from None
+        output.seek(0)
+        return status, output.read()
+
+
+@contextmanager
+def started_module(
+    name: str, *arguments: str, with_errors: bool
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """It while it runs, and the file that it prints to; killed at the end.
 
     Nothing is written to its standard input: that it ends tells the child that whoever asked for this is gone.
     """
@@ -31,16 +47,21 @@ def run_module(name: str, *arguments: str, timeout_s: float, with_errors: bool) 
         errors = output if with_errors else subprocess.DEVNULL
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
         try:
-            status = child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{name} took over {timeout_s:.0f} s") from None
+            yield child, output
         finally:
             child.kill()
             child.wait()
             if child.stdin is not None:
                 child.stdin.close()
-        output.seek(0)
-        return status, output.read()
+
+
+def told(said: bytes) -> dict[str, Any]:
+    """The JSON object that a module printed; nothing where it printed anything else."""
+    try:
+        content = json.loads(said)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def end_with_parent() -> None:

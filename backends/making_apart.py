@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
-from .child import run_module
+from .child import run_module, told
 from .interface import BackendError, OnProgress, no_progress
 from .making_shapes import MADE, TINY
 
@@ -68,15 +67,7 @@ def _run(folder: Path, family: str, size: str, seed: int, timeout_s: float) -> N
     except TimeoutError:
         raise BackendError("deadline-exceeded", f"making it took over {timeout_s:g} s", "Make a tiny one.") from None
     if status:
-        told = _told(output)
-        code = str(told.get("code", "internal"))
-        message = told.get("message", f"the process ended with status {status}")
+        answered = told(output)
+        code = str(answered.get("code", "internal"))
+        message = answered.get("message", f"the process ended with status {status}")
         raise BackendError(code, f"making {family} failed: {message}", _HINTS.get(code, ""))
-
-
-def _told(said: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(said)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}

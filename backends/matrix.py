@@ -1,4 +1,4 @@
-"""Which families really run on which backends here, found out by running each: a tiny model, loaded, tried, asked.
+"""Which families really run on which backends here, found out by running each: a tiny model, loaded and asked.
 
     python -m ipfs_accel_node.backends.matrix BACKEND FAMILY [...]
 
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .child import end_with_parent
+from .child import end_with_parent, started_module
 from .interface import BackendError, LoadOptions
 from .making_shapes import MADE
 
@@ -65,16 +65,8 @@ def try_families(
 
 def _run(backend: str, families: Sequence[str], timeout_s: float) -> Iterator[Cell]:
     """The cells up to the first that ended the process, at least one."""
-    command = [sys.executable, "-m", __name__, backend, *families]
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL)
-        try:
-            yield from _watched(child, output.fileno(), backend, families, timeout_s)
-        finally:
-            child.kill()
-            child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
+    with started_module("matrix", backend, *families, with_errors=False) as (child, output):
+        yield from _watched(child, output.fileno(), backend, families, timeout_s)
 
 
 def _watched(
@@ -103,7 +95,7 @@ def _lines(output: int) -> list[bytes]:
 
 
 def try_family(backend: str, family: str, scratch: Path) -> Cell:
-    """Makes, loads and asks a model in this process."""
+    """Makes and loads a model in this process."""
     from . import registry
     from .make import make_model
 
@@ -111,20 +103,16 @@ def try_family(backend: str, family: str, scratch: Path) -> Cell:
     try:
         folder = make_model(scratch / family, family)
         model = registry.create(backend).load(folder, LoadOptions(scratch / "cache", key=family, threads=1))
-        try:
-            sample = model.samples()[0]
-            model.run(sample.inputs, sample.params)
-            details = model.details
-        finally:
-            model.close()
+        model.close()  # it answered when it was loaded, or it would not be
     except BackendError as error:
         return Cell(family, backend, FAILED, error.code, error.message)
     except Exception as error:
         return Cell(family, backend, FAILED, "internal", f"{type(error).__name__}: {error}"[:300])
     return Cell(
-        family, backend, REAL, task=model.task, implementation=details["implementation"], device=details["device"],
-        precision=details["precision"], seconds=round(time.perf_counter() - began, 2),
-        evidence=details.get("evidence", {}),
+        family, backend, REAL, task=model.task, implementation=model.details["implementation"],
+        device=model.details["device"],
+        precision=model.details["precision"], seconds=round(time.perf_counter() - began, 2),
+        evidence=model.details.get("evidence", {}),
     )  # fmt: skip
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from .child import run_module
+from .child import run_module, told
 from .interface import BackendError, OnProgress, no_progress
 
 _TIMEOUT_S: Final = 1200.0
@@ -45,18 +44,12 @@ def _run(folder: Path, target: Path) -> None:
         status, output = run_module("unpickle", *places, timeout_s=_TIMEOUT_S, with_errors=False)
     except TimeoutError:
         raise BackendError("unsafe-model", f"reading its weights took over {_TIMEOUT_S:.0f} s") from None
-    told = _told(output)
-    if status or "tensors" not in told:
-        message = told.get("message", f"reading its weights ended with status {status}")
-        raise BackendError(str(told.get("code", "unsafe-model")), str(message), "Ask its publisher for safetensors.")
-
-
-def _told(said: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(said)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
+    answered = told(output)
+    if status or "tensors" not in answered:
+        message = answered.get("message", f"reading its weights ended with status {status}")
+        raise BackendError(
+            str(answered.get("code", "unsafe-model")), str(message), "Ask its publisher for safetensors."
+        )
 
 
 def _digest(sources: list[Path]) -> str:
