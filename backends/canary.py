@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .families.sentence import Encode
 from .families.stages import Arrays, Remembering, Stage
 from .interface import LoadedModel
+from .trial import answer
 
 #: Outputs that differ by less, in parts of the largest number, are the same but for rounding.
 _SAME: Final = 1e-5
@@ -66,10 +67,14 @@ class Listening:
         self.stages: dict[str, Stage] = {name: self._tapped(name, stage) for name, stage in stages.items()}
 
     def run(self, model: LoadedModel) -> Canary:
-        """Runs samples of the model until each part ran, then each of them with something else."""
+        """Has the model answer samples until each part ran, then runs each of them with something else.
+
+        Raises:
+            BackendError: not-a-model, out-of-memory where it does not answer.
+        """
         began = time.perf_counter()
         for sample in model.samples():
-            model.run(sample.inputs, sample.params)
+            answer(model, sample)
             if len(self._heard) == len(self._inner):
                 break
         self._listens = False

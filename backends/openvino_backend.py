@@ -27,7 +27,7 @@ from .openvino_signs import devices_of, products_of, weights_of
 from .openvino_text import generating, open_pipeline, scoring
 from .precision import Abilities, Choice, choose, form_of, of_openvino, openvino_computes_in
 from .signs import Found, prove
-from .trial import tried
+from .trial import answer, coded
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class OpenVinoBackend:
         )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
-        return tried(lambda: self._load(folder, options))
+        return coded(lambda: self._load(folder, options))
 
     def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         facts = inspect(folder)
@@ -129,6 +129,7 @@ def _sentence_model(facts: ModelFacts, converted: Path, options: LoadOptions) ->
     compiled = _compile(converted / MODEL_FILE, options)
     encode = _encoding(compiled)
     model = SentenceModel(facts, encode, _implementation("OpenVINO CompiledModel"), options.precision, 0)
+    answer(model, model.samples()[0])
     return _Opened(model, try_encoding(encode, int(facts.config["vocab_size"])), (compiled,))
 
 
@@ -136,6 +137,7 @@ def _text_model(facts: ModelFacts, converted: Path, options: LoadOptions) -> _Op
     pipeline = open_pipeline(converted, _DEVICE, options)
     details = _implementation("openvino-genai ContinuousBatchingPipeline")
     model = TextModel(facts, generating(pipeline), details, options.precision, 0)
+    answer(model, model.samples()[0])
     return _Opened(model, try_stage("the model", scoring(pipeline), some_ids(int(facts.config["vocab_size"]))))
 
 

@@ -26,7 +26,7 @@ from .torch_int8 import quantize
 from .torch_signs import found_in
 from .torch_stages import running, stages_of
 from .torch_text import generating, scoring
-from .trial import tried
+from .trial import answer, coded
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class TorchBackend:
         )
 
     def load(self, folder: Path, options: LoadOptions) -> LoadedModel:
-        return tried(lambda: self._load(folder, options))
+        return coded(lambda: self._load(folder, options))
 
     def _load(self, folder: Path, options: LoadOptions) -> LoadedModel:
         import torch
@@ -95,9 +95,12 @@ def _opened(facts: ModelFacts, model: Any, details: dict[str, Any], precision: s
     vocabulary = int(facts.config["vocab_size"])
     if facts.task == "text-generation":
         text = TextModel(facts, generating(model), details, precision, 0)
+        answer(text, text.samples()[0])
         return text, try_stage("the model", scoring(model), some_ids(vocabulary))
     encode = _encoding(model)
-    return SentenceModel(facts, encode, details, precision, 0), try_encoding(encode, vocabulary)
+    sentence = SentenceModel(facts, encode, details, precision, 0)
+    answer(sentence, sentence.samples()[0])
+    return sentence, try_encoding(encode, vocabulary)
 
 
 def load_checked(folder: Path, cls: str, dtype: Any) -> Any:

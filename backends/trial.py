@@ -5,37 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from .interface import BackendError, LoadedModel
+from .interface import BackendError, LoadedModel, Sample
 
 Result = TypeVar("Result")
 
 
-def tried(open_model: Callable[[], LoadedModel]) -> LoadedModel:
-    """The model, once it has answered the smallest of its own samples.
+def answer(model: LoadedModel, sample: Sample) -> None:
+    """Has it answer one of its own samples.
 
     Raises:
-        BackendError: not-a-model for one that does not compute, out-of-memory, and what opening it raises.
+        BackendError: not-a-model for one that does not, and then it is closed; out-of-memory.
     """
-    model = _coded(open_model)
     try:
-        _coded(lambda: _answer(model))
-    except BackendError:
-        model.close()
-        raise
-    return model
-
-
-def _answer(model: LoadedModel) -> None:
-    sample = model.samples()[0]
-    try:
-        model.run(sample.inputs, sample.params)
+        coded(lambda: model.run(sample.inputs, sample.params))
     except BackendError as error:
+        model.close()
         code = error.code if error.code == "out-of-memory" else "not-a-model"
         raise BackendError(code, f"it does not answer an ordinary input: {error.message}", error.hint) from None
 
 
-def _coded(do: Callable[[], Result]) -> Result:
-    """Engines raise whatever they please over settings that make no sense."""
+def coded(do: Callable[[], Result]) -> Result:
+    """What `do` gives. Engines raise whatever they please over settings that make no sense.
+
+    Raises:
+        BackendError: as `do` raises it; not-a-model or out-of-memory for anything else.
+    """
     try:
         return do()
     except BackendError:
