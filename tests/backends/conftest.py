@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import real_model
@@ -47,3 +50,20 @@ def load(cache):
     yield load
     for model in loaded.values():
         model.close()
+
+
+def mixed_up(run: Callable[[Any], Any], inputs: Sequence[Any], expected: Sequence[Any], times: int = 3) -> list[int]:
+    """The places of the inputs that got another answer, each asked for from a thread of its own."""
+    wrong: list[int] = []
+
+    def ask(place: int) -> None:
+        for _ in range(times):
+            if run(inputs[place]) != expected[place]:
+                wrong.append(place)
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong

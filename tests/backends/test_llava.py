@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from ipfs_accel_node.backends.making_llava import LlavaShape, TextShape, make_ll
 from ipfs_accel_node.backends.making_media import make_media_model
 from PIL import Image
 
-ENGINES = ("cpu", "openvino")
+from .conftest import ENGINES, mixed_up
+
 TYPES = ("llava", "llava_next")
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
 #: Height and width: square, tall, wide, very wide, tiny, and as large as all tiles.
@@ -131,19 +131,7 @@ def test_no_caller_gets_what_another_asked_for(load, seeing, engine, model_type)
     params = {"max_new_tokens": NEW, "ignore_eos": True}
     expected = [model.run(each, params).value for each in inputs]
     assert len({str(each["token_ids"]) for each in expected}) == 4
-    wrong = []
-
-    def ask(place):
-        for _ in range(3):
-            if model.run(inputs[place], params).value != expected[place]:
-                wrong.append(place)
-
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    assert mixed_up(lambda given: model.run(given, params).value, inputs, expected) == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
